@@ -1,0 +1,74 @@
+# Everything a developer runs. Needs python3 (3.10 or later), make and git; nothing else is installed outside .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+LOCK   := requirements/dev.txt
+
+PYTEST_ARGS ?=
+DEMO_ARGS   ?=
+BENCH_ARGS  ?=
+# `make lock` keeps the pins that still fit; `make lock UPGRADE=1` takes the newest of everything.
+UPGRADE     ?=
+
+# Quiet: warnings and errors only.
+PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format types bench lock dist clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.ready  ## make .venv with everything pinned in requirements/dev.txt, and this package in it
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "$(PYTHON) must be Python 3.10 or later: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV) \
+	  || { rm -rf $(VENV); echo "$(PYTHON) has no venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+# The stamp lives in the environment that it speaks of: whoever removes one removes the other.
+$(VENV)/.ready: pyproject.toml $(LOCK) | $(VENV)/bin/python
+	@echo "installing $(LOCK)"
+	@$(PIP) install --require-hashes -r $(LOCK)
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(PY) -m pip --disable-pip-version-check check >/dev/null || $(PY) -m pip check
+	@touch $@
+
+demo: setup  ## run the subtitle pipeline on real speech; it says where to look
+	@$(PY) -m examples.subtitles $(DEMO_ARGS)
+
+test: setup  ## run the tests (PYTEST_ARGS="-k name -x")
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## ruff: rules and formatting
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: setup  ## let ruff mend what it can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+types: setup  ## mypy, strict, over the package
+	@$(PY) -m mypy
+
+bench: setup  ## measure what a stage and a log line cost (BENCH_ARGS)
+	@$(PY) -m bench $(BENCH_ARGS)
+
+lock: | $(VENV)/bin/python  ## write requirements/dev.txt anew from pyproject.toml (UPGRADE=1: newest of all)
+	@$(PIP) install uv
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m uv pip compile --quiet --universal --python-version 3.10 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --extra dev $(if $(UPGRADE),--upgrade) \
+	  --output-file $(LOCK) pyproject.toml
+
+dist: setup  ## build sdist and wheel into dist/
+	@rm -rf dist
+	@$(PY) -m build --no-isolation --outdir dist . >/dev/null
+	@ls dist
+
+clean:  ## remove .venv, caches and what was built (out/ stays)
+	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""Run records for staged pipelines, made of OpenTelemetry.
+
+A stage is an OpenTelemetry span. Everything a stage says is one ordered stream of records; ``stage.log``, the pipeline
+log, ``manifest.json`` and the trace are projections of it. Names are loaded when first used: importing this package
+opens no file, touches no logger and no global provider.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .decorator import stage
+    from .manifest import Manifest, ManifestError
+    from .pipeline import Pipeline, StageFailed
+    from .recovery import recover
+    from .run_record import RunRecord
+    from .stage_io import StageIO
+    from .stage_manifest import StageManifest
+
+__all__ = [
+    "Manifest",
+    "ManifestError",
+    "Pipeline",
+    "RunRecord",
+    "StageFailed",
+    "StageIO",
+    "StageManifest",
+    "__version__",
+    "recover",
+    "stage",
+]
+
+_HOMES = {
+    "Manifest": "manifest",
+    "ManifestError": "manifest",
+    "Pipeline": "pipeline",
+    "RunRecord": "run_record",
+    "StageFailed": "pipeline",
+    "StageIO": "stage_io",
+    "StageManifest": "stage_manifest",
+    "recover": "recovery",
+    "stage": "decorator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,188 @@
+"""A child process whose output is read line by line while it runs, without a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+#: How long a process group may take to end after SIGTERM before it gets SIGKILL.
+GRACE_SECONDS = 10.0
+#: After the program has ended, how long to go on reading from descendants that keep its output open.
+LINGER_SECONDS = 0.5
+_LONGEST_LINE = 256 * 1024
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell says it
+
+
+class Child:
+    """One program.
+
+    Args:
+        argv: program and arguments.
+        on_line: called with ``("stdout" | "stderr", line)``, the line without its end. A line that a program draws over
+            with carriage returns (a progress bar) counts as its last state.
+        own_group: make it the head of a process group of its own, so that a timeout ends everything it started.
+        stdin: as for :class:`subprocess.Popen`.
+
+    Raises:
+        OSError: if the program cannot be started.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        on_line: Callable[[str, str], None],
+        *,
+        env: dict[str, str],
+        cwd: str | os.PathLike[str] | None = None,
+        own_group: bool = True,
+        stdin: int | None = subprocess.DEVNULL,
+    ) -> None:
+        self.timed_out = False
+        self.oom_killed = False
+        self._on_line = on_line
+        self._own_group = own_group
+        self._oom_kills = _oom_kills()
+        self._process = subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=own_group,
+            bufsize=0,
+        )
+        self.pid = self._process.pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Read until the program has ended. Returns its exit code, negative for a signal, as ``subprocess`` does.
+
+        An exception in this process (Ctrl-C, SIGTERM) ends the program's whole group and is raised again.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._read(deadline)
+        except BaseException as error:
+            self._end(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+            raise
+        if self._process.returncode == -signal.SIGKILL:
+            self.oom_killed = _oom_kills() > self._oom_kills
+        return self._process.returncode
+
+    def _read(self, deadline: float | None) -> None:
+        with selectors.DefaultSelector() as selector:
+            for name in ("stdout", "stderr"):
+                pipe = getattr(self._process, name)
+                os.set_blocking(pipe.fileno(), False)
+                selector.register(pipe, selectors.EVENT_READ, (name, bytearray()))
+            exited_at: float | None = None
+            while selector.get_map():
+                self._pump(selector, 0.1 if exited_at is None else 0.05)
+                now = time.monotonic()
+                if exited_at is None and self._process.poll() is not None:
+                    exited_at = now
+                if exited_at is not None and now - exited_at > LINGER_SECONDS:
+                    break
+                if deadline is not None and now > deadline and exited_at is None:
+                    self.timed_out = True
+                    self._end(signal.SIGTERM, selector)
+                    exited_at = time.monotonic()
+            for key in list(selector.get_map().values()):
+                self._flush(key.data[0], key.data[1])
+                key.fileobj.close()  # type: ignore[union-attr]
+        if deadline is None:
+            self._process.wait()
+        else:
+            try:
+                self._process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.timed_out = True
+                self._end(signal.SIGTERM)
+
+    def _pump(self, selector: selectors.BaseSelector, seconds: float) -> None:
+        for key, _ in selector.select(seconds):
+            name, pending = key.data
+            pipe: Any = key.fileobj
+            try:
+                data = os.read(pipe.fileno(), 65536)
+            except BlockingIOError:
+                continue
+            if not data:
+                selector.unregister(pipe)
+                self._flush(name, pending)
+                pipe.close()
+                continue
+            pending += data
+            *lines, rest = bytes(pending).split(b"\n")
+            pending[:] = rest
+            for line in lines:
+                self._line(name, line)
+            if len(pending) > _LONGEST_LINE:
+                if b"\r" in pending:
+                    del pending[: pending.rindex(b"\r")]
+                if len(pending) > _LONGEST_LINE:
+                    self._flush(name, pending)
+
+    def _flush(self, name: str, pending: bytearray) -> None:
+        if pending:
+            self._line(name, bytes(pending))
+            pending.clear()
+
+    def _line(self, name: str, line: bytes) -> None:
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r")
+        self._on_line(name, text.rpartition("\r")[2])
+
+    def _end(self, first: signal.Signals, selector: selectors.BaseSelector | None = None) -> None:
+        """Signal the group, give it time, then kill what is left of it."""
+        self.send(first)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if selector is not None and selector.get_map():
+                self._pump(selector, 0.05)  # its last words
+            else:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(0.05)
+        self.send(signal.SIGKILL)
+        self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the program, and to its group if it has its own."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._own_group:
+                os.killpg(self.pid, number)  # the group may outlive its head
+            elif self._process.poll() is None:
+                self._process.send_signal(number)
+
+
+def _oom_kills() -> int:
+    """How many processes of this cgroup the kernel has killed for memory; 0 where that cannot be known (cgroup v1)."""
+    try:
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, _, path = line.split(":", 2)
+            if number == "0":
+                events = Path("/sys/fs/cgroup" + path) / "memory.events"
+                for entry in events.read_text().splitlines():
+                    name, _, count = entry.partition(" ")
+                    if name == "oom_kill":
+                        return int(count)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def signal_name(returncode: int) -> str:
+    """``-9`` -> ``SIGKILL``."""
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"
+
+

@@ -1,0 +1,174 @@
+"""Any program as a stage: its output in the stage's log, its end in the stage's record."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+
+from . import semconv as sc
+from .child import NOT_EXECUTABLE, NOT_FOUND, Child, signal_name
+from .otlp import carrier
+from .otlp.provider import tracer
+from .sinks.console import relay, relayed
+from .voice import type_name
+
+if TYPE_CHECKING:
+    from .stage_io import StageIO
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command ended.
+
+    Attributes:
+        returncode: exit code; negative for a signal, as in :mod:`subprocess`; 127 if there was no such program.
+        status: the stage's status word.
+        duration: seconds.
+    """
+
+    stage: str
+    returncode: int
+    status: str
+    duration: float
+    message: str = ""
+
+
+def run_command(
+    io: StageIO,
+    argv: Sequence[str],
+    *,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    own_group: bool = True,
+    stdin: int | None = None,
+    show: Callable[[str, str], None] | None = None,
+) -> CommandResult:
+    """Run a program as the stage that ``io`` has opened, and end the stage as the program ended.
+
+    Args:
+        show: called with stream name and line, for a wrapper that passes output through; else lines go to the console.
+    """
+    recorder = io._recorder
+    words = [os.fspath(word) for word in argv]
+    executable = os.path.basename(words[0])
+    span = tracer().start_span(
+        recorder.capture.string(executable),
+        context=recorder.context,
+        kind=trace.SpanKind.CLIENT,
+        attributes={sc.PROCESS_EXECUTABLE: recorder.capture.string(executable)},
+    )
+    nonce = secrets.token_hex(8)
+    logger = io.get_stage_logger()
+    last_words = ""
+
+    def on_line(stream: str, line: str) -> None:
+        nonlocal last_words
+        said_itself = relayed(line, nonce)
+        if said_itself is not None:  # the program's own StageIO has logged it
+            if show is not None:
+                show(stream, said_itself)
+            else:
+                recorder.console.write(said_itself + "\n")
+            return
+        last_words = line.strip() or last_words
+        recorder.lines.write(
+            logging.INFO,
+            "INFO",
+            logger.name,
+            line,
+            console_level=None if show is not None or io._handler is None else io._handler.console_level,
+        )
+        if show is not None:
+            show(stream, line)
+
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), **_hand_over(io, span, nonce)}
+    child: Child | None = None
+    returncode = NOT_FOUND
+    message = ""
+    try:
+        child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin)
+        span.set_attribute(sc.PROCESS_PID, child.pid)
+        returncode = child.wait(timeout)
+    except OSError as error:
+        if child is not None:
+            raise
+        returncode = NOT_EXECUTABLE if isinstance(error, PermissionError) else NOT_FOUND
+        message = f"cannot run {words[0]}: {error.strerror or error}"
+        if show is not None:
+            show("stderr", f"otel-stageio: {message}")
+    except BaseException as error:
+        _end_span(span, None, type_name(error), "the pipeline was stopped")
+        raise
+    recorder.refresh()
+    said = recorder.record["status"]
+    status, error_type, explanation = _verdict(executable, returncode, child, timeout, said)
+    message = message or explanation
+    errors = recorder.record["errors"]
+    if status == "failed" and (errors or last_words):
+        message = f"{message}: {errors[-1]['message'] if errors else last_words}"
+    _end_span(span, returncode, error_type, message)
+    attributes: dict[str, Any] = {sc.PROCESS_EXIT_CODE: returncode}
+    if returncode < 0:
+        attributes[sc.SIGNAL] = signal_name(returncode)
+    if child is not None and child.oom_killed:
+        attributes[sc.OOM] = True
+        attributes[sc.CAUSE] = "out of memory: killed by the kernel (the cgroup's oom_kill counter rose)"
+    if status not in sc.GOOD_STATUSES and not errors:
+        recorder.error(message)
+    io._end(status, extra={"exit_code": returncode}, error_type=error_type, message=message or None,
+            attributes=attributes)  # fmt: skip
+    return CommandResult(io.stage_name, returncode, status, recorder.elapsed_ns / 1e9, message)
+
+
+def _hand_over(io: StageIO, span: trace.Span, nonce: str) -> dict[str, str]:
+    """What a child needs to find its run, its stage and its parent span."""
+    recorder = io._recorder
+    environment = {
+        sc.ENV_RUN_ID: recorder.run.run_id,
+        sc.ENV_STAGE: f"{recorder.stage}.{recorder.attempt}",
+        sc.ENV_JOB: os.path.realpath(recorder.job.root),
+        sc.ENV_CONSOLE: relay(nonce),
+        "OUTPUT_DIR": str(recorder.job.root),
+    }
+    context = span.get_span_context()
+    if context.is_valid:
+        environment.update(carrier.inject(context))
+    return environment
+
+
+def _verdict(
+    executable: str, returncode: int, child: Child | None, timeout: float | None, said: str
+) -> tuple[str, str | None, str]:
+    """(status, error type, sentence). ``said`` is what the program's own StageIO recorded, or ``running``."""
+    if child is None:
+        return "failed", "NotFound" if returncode == NOT_FOUND else "NotExecutable", f"{executable} could not be started"
+    if child.timed_out:
+        return "timeout", "timeout", f"{executable} took longer than {timeout:g} s and was ended"
+    if returncode < 0:
+        name = signal_name(returncode)
+        why = " (out of memory)" if child.oom_killed else ""
+        return "crashed", name, f"{executable} was killed by {name}{why}"
+    if returncode == 0:
+        # The program's own word stands, except where it ended without one: the exit code is its word then.
+        if said in ("running", "incomplete", "success"):
+            return "success", None, ""
+        return said, None if said in sc.GOOD_STATUSES else said, f"{executable} ended its stage as {said}"
+    if said == "cancelled":
+        return "cancelled", "cancelled", f"{executable} was stopped (exit code {returncode})"
+    return "failed", str(returncode), f"{executable} exited with code {returncode}"
+
+
+def _end_span(span: trace.Span, returncode: int | None, error_type: str | None, message: str) -> None:
+    if returncode is not None:
+        span.set_attribute(sc.PROCESS_EXIT_CODE, returncode)
+    if returncode != 0:
+        span.set_attribute(sc.ERROR_TYPE, error_type or sc.ERROR_OTHER)
+        span.set_status(trace.Status(trace.StatusCode.ERROR, message or None))
+    span.end()

@@ -1,0 +1,151 @@
+"""Where everything is: the stage table, safe names, and the paths of a job.
+
+The table is CP-WhisperX's (Stage Logging & Manifest Architecture v1.0): twelve numbered stages, their aliases and
+sub-stages. A stage unknown to it is ``99_<name>``, for the writer and for the reader alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+#: Stage directories in order; the number is the position.
+STAGES = (
+    "demux", "tmdb", "glossary_load", "source_separation", "pyannote_vad", "asr", "alignment", "lyrics_detection",
+    "export_transcript", "translation", "subtitle_generation", "mux",
+)  # fmt: skip
+
+#: Further names that write into another stage's directory.
+SHARED = {
+    "hallucination_removal": "asr",
+    "hybrid_translation": "translation",
+    "indictrans2_translation": "translation",
+    "nllb_translation": "translation",
+    "load_transcript": "translation",
+    "subtitle_generation_source": "subtitle_generation",
+    "subtitle_generation_target": "subtitle_generation",
+    "hinglish_detection": "subtitle_generation",
+}
+
+UNKNOWN_NUMBER = 99
+
+NUMBERS: dict[str, int] = {name: number for number, name in enumerate(STAGES, 1)}
+NUMBERS.update({name: NUMBERS[parent] for name, parent in SHARED.items()})
+
+_UNSAFE = re.compile(r"[^\w.\- ]+")
+_NAME_BYTES = 100  # leaves room for "99_", ".12.metrics.jsonl" and a digest within NAME_MAX (255 bytes)
+
+
+def stage_number(stage: str) -> int:
+    """1 to 12 as in the table, 99 for any other name."""
+    return NUMBERS.get(stage, UNKNOWN_NUMBER)
+
+
+def directory_name(stage: str) -> str:
+    """``06_asr`` for both ``asr`` and ``hallucination_removal``, ``99_<name>`` for a name not in the table."""
+    return f"{stage_number(stage):02d}_{SHARED.get(stage, stage)}"
+
+
+def owner_of(directory: str) -> str:
+    """The stage that a directory is named after: ``06_asr`` -> ``asr``."""
+    return directory.split("_", 1)[1] if "_" in directory else directory
+
+
+def safe_name(name: str) -> str:
+    """A name that stays inside its directory and is one plain line.
+
+    Path separators, control characters, bidirectional marks and other non-word characters become ``_``; leading dots
+    go; an over-long name is cut and ends in a digest so that two of them stay apart.
+
+    Raises:
+        TypeError: if the name is not a string.
+        ValueError: if nothing is left of it.
+
+    Example:
+        >>> safe_name("../../etc/passwd")
+        'etc_passwd'
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a stage name must be a str, not {type(name).__name__}")
+    safe = _UNSAFE.sub("_", name.encode("utf-8", "replace").decode("utf-8")).strip("._ ")
+    safe = re.sub(r"\.{2,}", "_", safe)
+    if not any(character.isalnum() for character in safe):
+        raise ValueError(f"no safe name can be made of the stage name {name!r}; use letters, digits, '_' or '-'")
+    encoded = safe.encode()
+    if len(encoded) > _NAME_BYTES:
+        digest = hashlib.sha256(encoded).hexdigest()[:8]
+        safe = encoded[: _NAME_BYTES - 9].decode("utf-8", "ignore") + "_" + digest
+    return safe
+
+
+def inside(directory: Path, name: str) -> Path:
+    """``directory / name``, refusing names that leave the directory.
+
+    Raises:
+        ValueError: for an absolute name, one with ``..``, or one with a NUL byte.
+    """
+    text = os.fspath(name)
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"a file name is needed, not {name!r}")
+    if os.path.isabs(text) or ".." in Path(text).parts or "\0" in text:
+        raise ValueError(f"{name!r} leaves the stage's directory {directory}; give a name relative to it, without '..'")
+    return directory / text
+
+
+class Job:
+    """The paths of one job directory.
+
+    ``base`` is the directory exactly as the caller gave it (callers compute ``relative_to`` it); ``root`` is the same
+    place made absolute once, so that a later ``chdir`` moves nothing.
+    """
+
+    def __init__(self, base: str | os.PathLike[str]) -> None:
+        self.base = Path(base)
+        self.root = Path(os.path.abspath(self.base))
+        self.logs = self.root / "logs"
+        self.machinery = self.root / ".stageio"
+        self.spool = self.machinery / "spool"
+        self.temporary = self.machinery / "tmp"
+        self.run_record = self.machinery / "run.json"
+        self.run_lock = self.machinery / "run.lock"
+        self.owner_lock = self.machinery / "owner.lock"
+
+    @property
+    def key(self) -> str:
+        return str(self.root)
+
+    def stage_dir(self, stage: str) -> Path:
+        return self.root / directory_name(stage)
+
+    def manifest(self, stage: str) -> Path:
+        return self.stage_dir(stage) / "manifest.json"
+
+    def directory_lock(self, stage: str) -> Path:
+        return self.machinery / "locks" / f"{directory_name(stage)}.lock"
+
+    def journal(self, stage: str, attempt: int, signal: str = "logs") -> Path:
+        """``.stageio/spool/<stage>.<attempt>.<signal>.jsonl``; ``signal`` is ``logs``, ``spans`` or ``metrics``."""
+        return self.spool / f"{stage}.{attempt}.{signal}.jsonl"
+
+    def run_journal(self, attempt: int) -> Path:
+        """Where root spans go. ``@`` keeps it apart from every stage name (see :func:`safe_name`)."""
+        return self.spool / f"@run.{attempt}.spans.jsonl"
+
+
+def spooled_attempts(job: Job) -> dict[str, list[int]]:
+    """Stage name -> its attempts, as the journals on disk say."""
+    found: dict[str, list[int]] = {}
+    try:
+        names = os.listdir(job.spool)
+    except OSError:
+        return found
+    for name in names:
+        if name.endswith(".logs.jsonl"):
+            stage, _, attempt = name[: -len(".logs.jsonl")].rpartition(".")
+            if stage and attempt.isdigit():
+                found.setdefault(stage, []).append(int(attempt))
+    for attempts in found.values():
+        attempts.sort()
+    return found

@@ -1,0 +1,143 @@
+"""What happens to open stages when a process ends, forks or is told to stop.
+
+Everything that the exit hook needs is imported beforehand: on CPython 3.11 an import inside an ``atexit`` hook makes an
+unhandled Ctrl-C exit 1 instead of dying by SIGINT.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from . import run as runs
+from .ambient import open_pipelines, open_recorders
+from .otlp import root_span  # noqa: F401  (needed by the exit hook)
+from .runtime import runtime
+from .semconv import ENV_SIGTERM
+
+if TYPE_CHECKING:
+    from .layout import Job
+    from .stage_io import StageIO
+
+TERMINATED = 128 + signal.SIGTERM
+
+#: Stages opened by this process and not ended, in order of opening.
+open_stages: list[StageIO] = []
+#: Implicit runs that this process opened: run id -> its job and the process that opened it.
+_opened_runs: dict[str, tuple[Job, int]] = {}
+
+_installed = False
+_previous_handler: Any = None
+_sigterm_installed = False
+_terminated = False
+
+
+class Terminated(SystemExit):
+    """SIGTERM, as an exception: ``finally`` and ``with`` run, and the exit code is 143, as a shell would say it."""
+
+
+def opened(stage: StageIO) -> None:
+    """Watch over a stage until :func:`closed`."""
+    _install_hooks()
+    open_stages.append(stage)
+    recorder = stage._recorder
+    if recorder.opened_run:
+        _opened_runs[recorder.run.run_id] = (recorder.job, os.getpid())
+    _install_sigterm()
+
+
+def closed(stage: StageIO) -> None:
+    if stage in open_stages:
+        open_stages.remove(stage)
+    if not open_stages:
+        _restore_sigterm()
+
+
+def was_terminated() -> bool:
+    return _terminated
+
+
+# -- exit ------------------------------------------------------------------------------------------------------------
+
+
+def _install_hooks() -> None:
+    global _installed
+    if not _installed:
+        _installed = True
+        atexit.register(_at_exit)
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _at_exit() -> None:
+    # Set by the interpreter for an uncaught exception, before exit hooks run; not set for SystemExit.
+    uncaught = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    for stage in list(open_stages):
+        try:
+            stage._close_at_exit(uncaught)
+        except Exception:
+            runtime.internal_error("exit")
+    pid = os.getpid()
+    for run_id, (job, opener) in _opened_runs.items():
+        try:
+            # A process that ran one stage of a job cannot know that it was the last; see runs.close.
+            if opener == pid and len((runs.find(runs.load(job), run_id) or {}).get("stages", ())) > 1:
+                runs.close(job, run_id)
+        except Exception:
+            runtime.internal_error("exit")
+
+
+# -- fork ------------------------------------------------------------------------------------------------------------
+
+
+def _after_fork() -> None:
+    """A forked child never ends its parent's stages, and does not keep a dead parent's stage alive."""
+    global _terminated
+    for recorder in list(open_recorders):
+        recorder.after_fork()
+    for pipeline in list(open_pipelines.values()):
+        pipeline.after_fork()
+    open_stages.clear()
+    _opened_runs.clear()
+    _terminated = False
+    _restore_sigterm()
+
+
+# -- SIGTERM ---------------------------------------------------------------------------------------------------------
+
+
+def _install_sigterm() -> None:
+    """Turn SIGTERM into an exception, unless the program has a handler of its own or ``OTEL_STAGEIO_SIGTERM=off``."""
+    global _sigterm_installed, _previous_handler
+    if _sigterm_installed or os.environ.get(ENV_SIGTERM, "").strip().lower() == "off":
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            _previous_handler = signal.signal(signal.SIGTERM, _on_sigterm)
+            _sigterm_installed = True
+    except (ValueError, OSError):
+        pass
+
+
+def _restore_sigterm() -> None:
+    global _sigterm_installed
+    if not _sigterm_installed:
+        return
+    try:
+        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+            signal.signal(signal.SIGTERM, _previous_handler)
+        _sigterm_installed = False
+    except ValueError:
+        pass  # not the main thread: the next stage that ends there restores it
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+    global _terminated
+    _terminated = True
+    raise Terminated(TERMINATED)

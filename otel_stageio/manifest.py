@@ -1,0 +1,187 @@
+"""The schema of ``manifest.json``, as pydantic models: readers load through them, JSON Schema is generated from them.
+
+Tolerant on purpose: manifests that the original wrote, half-written ones and later versions' keys all load; what cannot
+be read at all is a :class:`ManifestError` that says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .fold import KIND, SCHEMA_VERSION
+from .layout import Job, directory_name
+
+
+class ManifestError(Exception):
+    """A manifest or run record that cannot be read: missing, torn, or of another shape."""
+
+
+class Open(BaseModel):
+    """Keys that we do not know are kept: metadata and ``finalize(**kwargs)`` put any there."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+
+class Artifact(Open):
+    """A file or directory that a stage read, wrote or kept."""
+
+    type: str = Field("file", description="What it is to the stage: audio, transcript, …")
+    path: str = Field("", description="The path exactly as the stage passed it.")
+    size_bytes: int | None = Field(None, description="Size at the end of the stage; a directory's is recursive.")
+    exists: bool | None = Field(None, description="False if it was not there at the end.")
+    retained: bool | None = Field(None, description="Intermediate files: kept after the stage?")
+    reason: str | None = Field(None, description="Intermediate files: why it was made or kept.")
+    metadata: dict[str, Any] | None = Field(None, description="Metadata under reserved names.")
+
+
+class Note(Open):
+    """A warning."""
+
+    timestamp: str = Field("", description="Local time with zone, ISO 8601.")
+    message: str = ""
+
+
+class Problem(Note):
+    """An error, or the exception that ended the stage."""
+
+    exception_type: str | None = None
+    exception_detail: str | None = None
+    traceback: str | None = None
+    cause: str | None = Field(None, description="What it was raised from, or what killed the stage.")
+
+
+class Trace(Open):
+    """Where the stage is in the trace; hex."""
+
+    trace_id: str | None = Field(None, description="32 hex digits.")
+    span_id: str | None = Field(None, description="16 hex digits.")
+    parent_span_id: str | None = None
+    run_id: str | None = None
+
+
+class Progress(Open):
+    done: float | None = None
+    total: float | None = None
+    unit: str = ""
+
+
+class Record(Open):
+    """One attempt at one stage."""
+
+    kind: str | None = Field(None, description=f"{KIND!r}; absent in the original's manifests.")
+    schema_version: int | None = Field(None, description=f"{SCHEMA_VERSION} now; absent in the original's manifests.")
+    stage: str = ""
+    stage_number: int = 99
+    timestamp: str = Field("", description="When it began: local time with zone, ISO 8601.")
+    status: str = Field("running", description="running, success, failed, skipped, cancelled, timeout, incomplete, "
+                        "crashed, lost, or another word that the stage gave, which never counts as success.")  # fmt: skip
+    inputs: list[Artifact] = Field(default_factory=list)
+    outputs: list[Artifact] = Field(default_factory=list)
+    intermediate_files: list[Artifact] = Field(default_factory=list)
+    config: dict[str, Any] = Field(default_factory=dict)
+    resources: dict[str, Any] = Field(default_factory=dict)
+    errors: list[Problem] = Field(default_factory=list)
+    warnings: list[Note] = Field(default_factory=list)
+    duration_seconds: float | None = Field(None, description="By the monotonic clock.")
+    completed_at: str | None = None
+    cause: str | None = Field(None, description="Why it died, where that is known.")
+    progress: Progress | None = None
+    attempt: int = Field(1, description="The stage's how-manieth attempt in this job.")
+    trace: Trace = Field(default_factory=Trace)
+    lost: dict[str, int] = Field(default_factory=dict, description="What could not be recorded, counted by sink.")
+    redactions: int = Field(0, description="How many secrets were masked.")
+    sanitised: int = Field(0, description="How many values had to be changed to fit into JSON.")
+    extra: dict[str, Any] | None = Field(None, description="finalize(**kwargs) under reserved names.")
+
+    @field_validator("inputs", "outputs", "intermediate_files", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Other dialects of the original have mappings here, or bare paths."""
+        if isinstance(value, dict):
+            value = [{"type": key, **(item if isinstance(item, dict) else {"path": str(item)})}
+                     for key, item in value.items()]  # fmt: skip
+        if isinstance(value, list):
+            return [{"path": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("errors", "warnings", mode="before")
+    @classmethod
+    def _noted(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"message": item} if isinstance(item, str) else item for item in value]
+        return value
+
+
+class Manifest(Record):
+    """``manifest.json``: the newest attempt at the directory's stage, with everything else of the directory below it."""
+
+    attempts: list[Record] = Field(default_factory=list, description="Former attempts, oldest first.")
+    substages: dict[str, Manifest] = Field(default_factory=dict, description="Other stages of this directory.")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Manifest:
+        """Read a manifest: the file, or a stage's directory.
+
+        Raises:
+            ManifestError: if there is none, or it is torn or no manifest.
+
+        Example:
+            >>> Manifest.load(job / "06_asr").status
+            'success'
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / "manifest.json"
+        return checked(cls, file, "manifest")  # type: ignore[no-any-return]
+
+    def of(self, stage: str) -> Manifest | None:
+        """The manifest of one of the directory's stages."""
+        return self if self.stage == stage else self.substages.get(stage)
+
+
+def manifest_of(job: Job, stage: str) -> Manifest:
+    """A stage's manifest within a job.
+
+    Raises:
+        ManifestError: if it has none.
+    """
+    path = job.root / directory_name(stage) / "manifest.json"
+    found = Manifest.load(path).of(stage)
+    if found is None:
+        raise ManifestError(f"{path} has no record of the stage {stage}")
+    return found
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ManifestError: saying what is wrong with it, and what to do.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ManifestError(f"there is no {what} at {path}") from None
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        hint = "was it cut off? `otel-stageio recover` rebuilds it from the journal"
+        raise ManifestError(f"{path} is not valid JSON ({error}); {hint}") from error
+    if not isinstance(content, dict):
+        raise ManifestError(f"{path} is no {what}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def checked(model: type[BaseModel], path: Path, what: str) -> Any:
+    """Read and validate. ``Manifest`` and ``RunRecord`` load through this."""
+    try:
+        return model.model_validate(read_json(path, what))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ManifestError(f"{path} is no {what}: {where}: {first['msg']}") from error

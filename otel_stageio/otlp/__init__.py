@@ -1,0 +1,1 @@
+"""OTLP/JSON in and out, and the wiring to the OpenTelemetry SDK."""

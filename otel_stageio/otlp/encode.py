@@ -1,0 +1,187 @@
+"""OTLP/JSON, one export request a line, as the OTLP file exporter specification has it.
+
+https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/ : ids in hex, 64-bit integers as strings, enums as
+numbers. Written by hand rather than through protobuf, because it runs at every log line and every span: 3 µs against
+60, and no import of protobuf in the stage's process.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import SpanContext
+
+    from ..events import Event
+
+quote = json.encoder.encode_basestring  # C where there is C; non-ASCII stays, so lines stay short
+
+_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # opentelemetry.proto.trace.v1.SpanFlags
+_INT64 = 1 << 63
+
+
+def to_bytes(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate that reached us past capture, e.g. in a library's span name
+        return text.encode("utf-8", "replace")
+
+
+def any_value(value: Any) -> str:
+    """One ``AnyValue``. What OTLP has no type for becomes its text; an integer beyond 64 bits too."""
+    kind = type(value)
+    if kind is str:
+        return f'{{"stringValue":{quote(value)}}}'
+    if kind is bool:
+        return '{"boolValue":true}' if value else '{"boolValue":false}'
+    if kind is int:
+        if -_INT64 <= value < _INT64:
+            return f'{{"intValue":"{value}"}}'
+        return f'{{"stringValue":"{value}"}}'
+    if kind is float:
+        if math.isfinite(value):
+            return f'{{"doubleValue":{value!r}}}'
+        word = "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+        return f'{{"doubleValue":"{word}"}}'
+    if value is None:
+        return "{}"
+    if isinstance(value, Mapping):
+        return f'{{"kvlistValue":{{"values":[{attributes(value)}]}}}}'
+    if isinstance(value, (bytes, bytearray)):
+        return f'{{"bytesValue":"{base64.b64encode(value).decode()}"}}'
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f'{{"arrayValue":{{"values":[{",".join(map(any_value, value))}]}}}}'
+    if isinstance(value, str):
+        return any_value(str.__str__(value))
+    if isinstance(value, int):
+        return any_value(int(value))
+    if isinstance(value, float):
+        return any_value(float(value))
+    return any_value(str(value))
+
+
+def attributes(values: Mapping[str, Any] | None) -> str:
+    """The inside of a ``KeyValue`` array."""
+    if not values:
+        return ""
+    return ",".join([f'{{"key":{quote(key)},"value":{any_value(value)}}}' for key, value in values.items()])
+
+
+def resource(values: Mapping[str, Any]) -> str:
+    return f'{{"attributes":[{attributes(values)}]}}'
+
+
+def scope(name: str, version: str | None = None, values: Mapping[str, Any] | None = None) -> str:
+    text = f'{{"name":{quote(name)}'
+    if version:
+        text += f',"version":{quote(version)}'
+    if values:
+        text += f',"attributes":[{attributes(values)}]'
+    return text + "}"
+
+
+class Envelope:
+    """What stands around the records of one line. ``kind`` is ``"logs"`` or ``"spans"``."""
+
+    def __init__(
+        self, kind: str, resource_json: str, scope_json: str, resource_schema: str = "", scope_schema: str = ""
+    ) -> None:
+        upper = {"logs": "Logs", "spans": "Spans"}[kind]
+        records = {"logs": "logRecords", "spans": "spans"}[kind]
+        self.head = f'{{"resource{upper}":[{{"resource":{resource_json},"scope{upper}":[{{"scope":{scope_json},"{records}":['
+        self.tail = "]" + (f',"schemaUrl":{quote(scope_schema)}' if scope_schema else "") + "}]"
+        self.tail += (f',"schemaUrl":{quote(resource_schema)}' if resource_schema else "") + "}]}\n"
+
+    def line(self, records: str) -> bytes:
+        """One complete line from records joined by commas."""
+        return to_bytes(self.head + records + self.tail)
+
+
+def event_record(event: Event, severity_text: str, ids: str) -> str:
+    """One ``LogRecord`` of a named event. ``ids`` comes from :func:`record_ids`."""
+    body = f'"body":{{"stringValue":{quote(event.body)}}},' if event.body is not None else ""
+    return (
+        f'{{"timeUnixNano":"{event.time_ns}","observedTimeUnixNano":"{event.time_ns}",'
+        f'"severityNumber":{event.severity},"severityText":{quote(severity_text)},"eventName":{quote(event.name)},'
+        f'{body}"attributes":[{attributes(event.attributes)}]{ids}}}'
+    )
+
+
+def log_record(time_ns: int, severity: int, severity_text: str, body: str, extra: str, ids: str) -> str:
+    """One ``LogRecord`` of a log line. ``extra`` is the inside of its attribute array."""
+    return (
+        f'{{"timeUnixNano":"{time_ns}","observedTimeUnixNano":"{time_ns}","severityNumber":{severity},'
+        f'"severityText":{quote(severity_text)},"body":{{"stringValue":{quote(body)}}},"attributes":[{extra}]{ids}}}'
+    )
+
+
+def record_ids(trace_id: int, span_id: int, flags: int = 1) -> str:
+    if not trace_id:
+        return ""
+    return f',"traceId":"{trace_id:032x}","spanId":"{span_id:016x}","flags":{flags}'
+
+
+def _flags(context: SpanContext | None) -> int:
+    # As the official encoder: no sampled bit, but whether it is known that the other end is remote.
+    return _HAS_IS_REMOTE | _IS_REMOTE if context is not None and context.is_remote else _HAS_IS_REMOTE
+
+
+def _trace_state(context: SpanContext) -> str:
+    if not context.trace_state:
+        return ""
+    return ",".join(f"{key}={value}" for key, value in context.trace_state.items())
+
+
+def span(span: ReadableSpan) -> str:
+    """One ``Span``, equal field by field to what the official OTLP encoder makes of it."""
+    context = span.get_span_context()
+    assert context is not None
+    parts = [f'{{"traceId":"{context.trace_id:032x}","spanId":"{context.span_id:016x}"']
+    state = _trace_state(context)
+    if state:
+        parts.append(f'"traceState":{quote(state)}')
+    parent = span.parent
+    if parent is not None:
+        parts.append(f'"parentSpanId":"{parent.span_id:016x}"')
+    parts.append(
+        f'"flags":{_flags(parent)},"name":{quote(span.name)},"kind":{span.kind.value + 1},'
+        f'"startTimeUnixNano":"{span.start_time or 0}","endTimeUnixNano":"{span.end_time or 0}",'
+        f'"attributes":[{attributes(span.attributes)}]'
+    )
+    if span.dropped_attributes:
+        parts.append(f'"droppedAttributesCount":{span.dropped_attributes}')
+    if span.events:
+        events = []
+        for event in span.events:
+            dropped = event.dropped_attributes
+            events.append(
+                f'{{"timeUnixNano":"{event.timestamp}","name":{quote(event.name)},'
+                f'"attributes":[{attributes(event.attributes)}]'
+                + (f',"droppedAttributesCount":{dropped}}}' if dropped else "}")
+            )
+        parts.append(f'"events":[{",".join(events)}]')
+    if span.dropped_events:
+        parts.append(f'"droppedEventsCount":{span.dropped_events}')
+    if span.links:
+        links = []
+        for link in span.links:
+            state = _trace_state(link.context)
+            links.append(
+                f'{{"traceId":"{link.context.trace_id:032x}","spanId":"{link.context.span_id:016x}",'
+                + (f'"traceState":{quote(state)},' if state else "")
+                + f'"attributes":[{attributes(link.attributes)}],"flags":{_flags(link.context)}'
+                + (f',"droppedAttributesCount":{link.dropped_attributes}}}' if link.dropped_attributes else "}")
+            )
+        parts.append(f'"links":[{",".join(links)}]')
+    if span.dropped_links:
+        parts.append(f'"droppedLinksCount":{span.dropped_links}')
+    status = span.status
+    if status.status_code.value or status.description:
+        message = f'"message":{quote(status.description)},' if status.description else ""
+        parts.append(f'"status":{{{message}"code":{status.status_code.value}}}')
+    return ",".join(parts) + "}"

@@ -1,0 +1,202 @@
+"""The SDK's TracerProvider, ours or the application's, and the processor that brings ended spans into the spool.
+
+If the application has an SDK provider, our processor joins it and its export is left alone. Otherwise ours becomes the
+global one at the first stage, never at import, so that spans of libraries (requests, transformers) nest under the stage.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.sdk.environment_variables import OTEL_EXPERIMENTAL_RESOURCE_DETECTORS
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from .. import semconv as sc
+from .._version import __version__
+from ..ambient import recorder_of
+from ..runtime import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind
+    from opentelemetry.util.types import Attributes
+
+    from ..recorder import Recorder
+
+_lock = threading.Lock()
+_tracer: Any = None
+_provider: TracerProvider | None = None
+_resource: Resource | None = None
+_scope: InstrumentationScope | None = None
+
+
+def disabled() -> bool:
+    """``OTEL_SDK_DISABLED``: local files only, no spans."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def process_resource() -> Resource:
+    """The resource of everything that this process writes: the application's, else from ``OTEL_*``."""
+    global _resource
+    if _resource is None:
+        provider = trace.get_tracer_provider()
+        _resource = provider.resource if isinstance(provider, TracerProvider) else _own_resource()
+    return _resource
+
+
+def _own_resource() -> Resource:
+    # Resource.create() scans all installed packages for detectors; ask for that only where the user did.
+    if os.environ.get(OTEL_EXPERIMENTAL_RESOURCE_DETECTORS):
+        return Resource.create()
+    resource = Resource(
+        {
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "opentelemetry",
+            "telemetry.sdk.version": _sdk_version(),
+            "telemetry.distro.name": "otel_stageio",
+            "telemetry.distro.version": __version__,
+        }
+    ).merge(OTELResourceDetector().detect())
+    if not resource.attributes.get("service.name"):
+        resource = resource.merge(Resource({"service.name": "otel_stageio"}))
+    return resource
+
+
+def _sdk_version() -> str:
+    from opentelemetry.sdk.version import __version__ as version
+
+    return version
+
+
+def scope() -> InstrumentationScope:
+    global _scope
+    if _scope is None:
+        _scope = InstrumentationScope(sc.SCOPE_NAME, __version__, sc.SCHEMA_URL)
+    return _scope
+
+
+class _Ids(IdGenerator):
+    """Ids from the runtime's seam, so that tests can fix them."""
+
+    def generate_span_id(self) -> int:
+        return runtime.ids.span_id()
+
+    def generate_trace_id(self) -> int:
+        return runtime.ids.trace_id()
+
+
+class StageSpanProcessor(SpanProcessor):
+    """Writes each ended span to the spool of the stage in whose context it began.
+
+    An exception that escaped from here would come out of the user's ``with`` block: the SDK does not catch it.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, Recorder] = {}
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        try:
+            recorder = recorder_of(parent_context)
+            if recorder is not None:
+                context = span.get_span_context()
+                self._open[context.span_id] = recorder
+        except Exception:
+            runtime.internal_error("on_start")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        try:
+            context = span.get_span_context()
+            recorder = self._open.pop(context.span_id, None) if context is not None else None
+            if recorder is not None:
+                recorder.write_span(span)
+        except Exception:
+            runtime.internal_error("on_end")
+
+    def shutdown(self) -> None:
+        pass
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return True
+
+
+class _StageTracer(trace.Tracer):
+    """The SDK's tracer, except that a span with no parent at all nests under the one stage that is open.
+
+    A new thread starts with an empty context; without this a library's spans in a thread pool would each be a trace of
+    its own. Nothing is patched: it is our provider that hands this tracer out.
+    """
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = trace.SpanKind.INTERNAL,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = (),
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> trace.Span:
+        if context is None:
+            context = _adopted()
+        return self._tracer.start_span(
+            name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
+        )
+
+    def start_as_current_span(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if not args and kwargs.get("context") is None:
+            kwargs["context"] = _adopted()
+        return self._tracer.start_as_current_span(name, *args, **kwargs)
+
+
+def _adopted() -> Context | None:
+    if trace.get_current_span() is not trace.INVALID_SPAN:
+        return None
+    recorder = recorder_of(None)
+    return recorder.context if recorder is not None else None
+
+
+class StageTracerProvider(TracerProvider):
+    """Our global provider, where the application has none."""
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
+        return _StageTracer(super().get_tracer(*args, **kwargs))
+
+
+def tracer() -> trace.Tracer:
+    """The tracer for stages and their inner spans. Installs the processor, and our provider if there is none."""
+    global _tracer
+    if _tracer is None:
+        with _lock:
+            if _tracer is None:
+                _tracer = _install().get_tracer(sc.SCOPE_NAME, __version__, schema_url=sc.SCHEMA_URL)
+    return _tracer  # type: ignore[no-any-return]
+
+
+def _install() -> trace.TracerProvider:
+    global _provider
+    existing = trace.get_tracer_provider()
+    if isinstance(existing, TracerProvider):
+        provider = existing
+    elif disabled():
+        return trace.NoOpTracerProvider()
+    else:
+        provider = StageTracerProvider(
+            resource=process_resource(), id_generator=_Ids(), shutdown_on_exit=False
+        )
+        trace.set_tracer_provider(provider)
+    provider.add_span_processor(StageSpanProcessor())
+    _provider = provider
+    return provider
+

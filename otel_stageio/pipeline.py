@@ -1,0 +1,244 @@
+"""Pipeline: one run of a job, its stages and its child processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from . import ambient
+from . import run as runs
+from . import semconv as sc
+from .capture import Capture
+from .command import CommandResult, run_command
+from .ending import ending_of
+from .layout import Job
+from .otlp import carrier
+from .otlp.root_span import context as span_context
+from .recovery import close_dead
+from .runtime import never_raises, runtime
+from .sinks.console import Console
+from .sinks.files import AppendFile, is_locked
+from .stage_io import StageIO
+
+
+class StageFailed(Exception):
+    """A command of a pipeline did not succeed.
+
+    Attributes:
+        result: the :class:`CommandResult`.
+    """
+
+    def __init__(self, result: CommandResult) -> None:
+        super().__init__(f"stage {result.stage}: {result.message or result.status}")
+        self.result = result
+        self.stage = result.stage
+
+
+class Pipeline:
+    """Owns one run of a job: the root span, the run's id and pipeline log, and the child processes.
+
+    Args:
+        name: the pipeline's name; the root span is ``RUN <name>``.
+        job_dir: the job directory; made if it is not there.
+        stages: names of the stages that are to come, for ``status``.
+        attributes: further attributes of the root span.
+
+    Example:
+        >>> with Pipeline("subtitles", job) as run:
+        ...     result = run.command("demux", ["true"])
+        ...     with run.stage("mux") as io:
+        ...         io.add_config("container", "mkv")
+        >>> result.status
+        'success'
+    """
+
+    def __init__(
+        self,
+        name: str,
+        job_dir: str | os.PathLike[str],
+        *,
+        stages: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"a pipeline needs a name, not {name!r}")
+        self.job_dir = os.fspath(job_dir)
+        self._job = Job(job_dir)
+        self._capture = Capture(self._job)
+        self.name = self._capture.string(name)
+        self._planned = [str(stage) for stage in stages or ()]
+        self._attributes = self._capture.attributes(attributes or {})
+        self._run: runs.Run | None = None
+        self._pid = 0
+        self._console = Console()
+
+    # -- the run -----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Pipeline:
+        if self._run is not None:
+            raise RuntimeError("this Pipeline has been used: make a new one for each run")
+        self._pid = os.getpid()
+        close_dead(self._job)
+        handed = runs.find(runs.load(self._job), os.environ.get(sc.ENV_RUN_ID, ""))
+        busy = is_locked(self._job.owner_lock)
+        #: Started by another Pipeline for this very job: part of its run, not a run of its own.
+        self._nested = handed is not None and busy
+        self._lock = None if self._nested else runs.OwnerLock(self._job)
+        outside = trace.get_current_span().get_span_context()
+        parent = outside if outside.is_valid else carrier.extract()
+        if handed is not None and self._nested:
+            self._run = runs.Run(handed)
+            self._root = parent or span_context(self._run.trace_id, self._run.root_span_id)
+        else:
+            self._run = runs.begin_owned(self._job, self.name, parent, self._planned, self._attributes)
+            self._root = span_context(self._run.trace_id, self._run.root_span_id)
+        self._log = AppendFile(self._job.root / self._run.pipeline_log)
+        self._outer = ambient.open_pipelines.get(self._job.key)
+        ambient.open_pipelines[self._job.key] = self
+        self._token = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(self._root)))
+        self._say(f"{self.name}: run {self.attempt} of {self._job.root.name} started")
+        if busy and not self._nested:
+            self._say("another pipeline is at work on this job; both go on, each with its own run", "WARNING")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        otel_context.detach(self._token)
+        if os.getpid() != self._pid:
+            return
+        if ambient.open_pipelines.get(self._job.key) is self:
+            del ambient.open_pipelines[self._job.key]
+        if self._outer is not None:
+            ambient.open_pipelines[self._job.key] = self._outer
+        self._finish(error)
+        if self._lock is not None:
+            self._lock.release()
+        self._log.close()
+
+    @never_raises()
+    def _finish(self, error: BaseException | None) -> None:
+        run = self._opened
+        if self._nested:
+            return
+        status = None
+        if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+            status = ending_of(error).status
+        if status is None:
+            content = runs.find(runs.load(self._job), run.run_id) or {}
+            status = runs.result_of(runs.stage_records(self._job, content))
+        seconds = (runtime.clock.wall_ns() - run.started_ns) / 1e9
+        self._say(f"{self.name}: {status} after {seconds:.1f} s", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
+        runs.close(self._job, run.run_id, status, error)
+
+    @property
+    def _opened(self) -> runs.Run:
+        if self._run is None:
+            raise RuntimeError("the run begins with the block: use `with Pipeline(...) as run:`")
+        return self._run
+
+    @property
+    def run_id(self) -> str:
+        return self._opened.run_id
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits, as Jaeger wants them."""
+        return f"{self._root.trace_id:032x}"
+
+    @property
+    def attempt(self) -> int:
+        """1 for the job's first run."""
+        return self._opened.attempt
+
+    def after_fork(self) -> None:
+        """In a forked child: the run is the parent's, and must not look alive when the parent is dead."""
+        if self._lock is not None:
+            self._lock.abandon()
+        self._log.abandon()
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def stage(self, name: str, **kwargs: Any) -> StageIO:
+        """A stage in this process: ``with run.stage("mux") as io: ...``. Takes what :class:`StageIO` takes."""
+        _ = self._opened
+        return StageIO(name, self.job_dir, **kwargs)
+
+    def command(
+        self,
+        stage: str,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        check: bool = True,
+    ) -> CommandResult:
+        """Run any program as a stage, in a process group of its own; its output goes line by line to the stage's log.
+
+        If the program opens ``StageIO`` with the same stage name and job, it is the same stage and the same attempt.
+
+        Args:
+            argv: program and arguments; no shell.
+            timeout: seconds, after which the whole group gets SIGTERM, and SIGKILL ten seconds later.
+            env: added to this process's environment.
+            check: raise unless the stage succeeded or was skipped.
+
+        Raises:
+            StageFailed: if ``check`` and the stage did not succeed.
+            TypeError, ValueError: for an ``argv`` that is no list of words.
+
+        Example:
+            >>> with Pipeline("demo", job) as run:
+            ...     run.command("vad", ["sh", "-c", "exit 3"], check=False).returncode
+            3
+        """
+        _ = self._opened
+        words = command_words(argv)
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout must be positive, not {timeout!r}")
+        io = StageIO(stage, self.job_dir)
+        self._say(f"{io.stage_name} started")
+        try:
+            result = run_command(io, words, timeout=timeout, env=env, cwd=cwd, stdin=subprocess.DEVNULL)
+        except BaseException as error:
+            io._end_with(error)
+            raise
+        good = result.status in sc.GOOD_STATUSES
+        detail = f" ({result.message})" if result.message and not good else ""
+        self._say(
+            f"{io.stage_name}: {result.status} after {result.duration:.1f} s{detail}", "INFO" if good else "ERROR"
+        )
+        if check and not good:
+            raise StageFailed(result)
+        return result
+
+    def _say(self, text: str, level: str = "INFO") -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(runtime.clock.wall_ns() // 1_000_000_000))
+        line = f"[{stamp}] [pipeline] [{level}] {self._capture.text(text)}\n"
+        self._log.write(line.encode("utf-8", "backslashreplace"))
+        self._console.write(line)
+
+
+def command_words(argv: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """``argv`` as a list of str.
+
+    Raises:
+        TypeError, ValueError: saying what was expected instead.
+    """
+    if isinstance(argv, (str, bytes)):
+        raise TypeError(f"argv must be a list of words, not {argv!r}; for a shell command use ['sh', '-c', command]")
+    words = [os.fspath(word) for word in argv]
+    if not words:
+        raise ValueError("argv is empty; give a program and its arguments")
+    for word in words:
+        if not isinstance(word, str) or "\0" in word:
+            raise ValueError(f"argv must be words without NUL bytes, not {word!r}")
+    return words

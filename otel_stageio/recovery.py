@@ -1,0 +1,215 @@
+"""Closing what died: a stage whose journal has no end and whose lock is free.
+
+The fold of its events is its record; what is added is the end that it could not write: ``crashed``, the time it was last
+heard of, and the error span with the ids it had. Idempotent, and never touches a stage that lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+from . import run as runs
+from . import semconv as sc
+from .capture import Capture
+from .events import ERROR, Event
+from .fold import Fold
+from .layout import Job, spooled_attempts
+from .otlp import decode, encode
+from .runtime import never_raises, runtime
+from .sinks.files import AppendFile
+from .sinks.manifest_file import ManifestFile
+from .sinks.spool import span_envelope
+
+LAST_LINES = 20
+
+
+def recover(job_dir: str | os.PathLike[str]) -> list[str]:
+    """Close every dead stage of a job, and the runs that are over. Returns ``<stage>.<attempt>`` of each stage closed.
+
+    A stage is dead when the lock on its journal is free: the kernel lets go of it when the process dies. An implicit run
+    that is idle is closed as well, so the next stage of the job begins a new run.
+
+    Example:
+        >>> recover(job)
+        []
+    """
+    job = Job(job_dir)
+    closed = close_dead(job)
+    for run in _all_runs(job):
+        if run.get("status") == "running" and not _owned_by_the_living(job, run):
+            runs.close(job, run["run_id"])
+    return closed
+
+
+@never_raises(list)
+def close_dead(job: Job) -> list[str]:
+    """Close the dead stages of a job and leave its runs alone: what a stage or a pipeline does before it begins."""
+    closed = []
+    for stage, attempts in spooled_attempts(job).items():
+        for attempt in attempts:
+            if _close_stage(job, stage, attempt):
+                closed.append(f"{stage}.{attempt}")
+    for run in _all_runs(job):
+        dead_owner = not run.get("implicit") and not _owned_by_the_living(job, run)
+        if run.get("status") == "running" and dead_owner:
+            runs.close(job, run["run_id"])
+    return closed
+
+
+def _all_runs(job: Job) -> list[dict[str, Any]]:
+    content = runs.load(job)
+    return [content, *content.get("earlier", ())] if content else []
+
+
+def _owned_by_the_living(job: Job, run: dict[str, Any]) -> bool:
+    return not run.get("implicit") and run.get("run_id") == runs.load(job).get("run_id") and runs.is_locked(job.owner_lock)
+
+
+def _close_stage(job: Job, stage: str, attempt: int) -> bool:
+    path = job.journal(stage, attempt)
+    if _has_end(path):
+        return False
+    journal = AppendFile(path)
+    try:
+        try:
+            fcntl.flock(journal.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False  # alive, or somebody else is closing it
+        fold = Fold()
+        started: Event | None = None
+        last_ns = 0
+        for event in decode.events(decode.Lines(path)):
+            fold.apply(event)
+            last_ns = max(last_ns, event.time_ns)
+            if event.name == sc.EVENT_STARTED and started is None:
+                started = event
+        if started is None or fold.ended:
+            return False
+        last_ns = max(last_ns, _last_written_ns(path, job.stage_dir(stage) / "stage.log"))
+        _write_end(job, stage, attempt, journal, fold, started, last_ns)
+        return True
+    finally:
+        journal.close()
+
+
+def _write_end(
+    job: Job, stage: str, attempt: int, journal: AppendFile, fold: Fold, started: Event, last_ns: int
+) -> None:
+    capture = Capture(job)
+    tail = _tail(job.stage_dir(stage) / "stage.log")
+    message = f"stage {stage} died without an end (its process is gone)"
+    ids = fold.record["trace"]
+    trace_id, span_id = int(ids.get("trace_id", "0"), 16), int(ids.get("span_id", "0"), 16)
+    envelope = encode.Envelope("logs", *_envelope_parts(job, stage, started))
+    record_ids = encode.record_ids(trace_id, span_id)
+    body = capture.paths.text(capture.string(message + (":\n" + tail if tail else "")))
+    error = Event(sc.EVENT_ERROR, last_ns, {sc.LOCAL_BODY: message}, body, ERROR)
+    duration = max(last_ns - started.time_ns, 0) / 1e9
+    ended = Event(
+        sc.EVENT_ENDED,
+        last_ns,
+        {sc.STAGE_STATUS: "crashed", sc.DURATION: duration, sc.ERROR_TYPE: "crashed", sc.CAUSE: "the process died"},
+        f"stage {stage} ended: crashed",
+    )
+    records = []
+    for event in (error, ended):
+        fold.apply(event)
+        records.append(encode.event_record(event, "ERROR" if event is error else "INFO", record_ids))
+    journal.write(envelope.line(",".join(records)))
+    if trace_id and span_id:
+        _write_span(job, stage, attempt, fold, started, last_ns, body)
+    ManifestFile(job, stage).write(fold.record)
+
+
+def _write_span(
+    job: Job, stage: str, attempt: int, fold: Fold, started: Event, end_ns: int, message: str
+) -> None:
+    from .otlp.root_span import build
+    from .otlp.span_events import Bridge
+
+    collected = _Collected()
+    bridge = Bridge(collected)
+    for event in decode.events(decode.Lines(job.journal(stage, attempt))):
+        bridge.offer(event)
+    bridge.finish()
+    ids = fold.record["trace"]
+    attributes = {key: item for key, item in started.attributes.items() if not key.startswith(sc.LOCAL_PREFIX)}
+    attributes.update({sc.STAGE_STATUS: "crashed", sc.TASK_RESULT: sc.RESULTS["crashed"]})
+    parent = ids.get("parent_span_id")
+    span = build(
+        stage,
+        (int(ids["trace_id"], 16), int(ids["span_id"], 16)),
+        int(parent, 16) if parent else None,
+        (started.time_ns, max(end_ns, started.time_ns)),
+        attributes,
+        "crashed",
+        message=message,
+        events=collected.events,
+    )
+    file = AppendFile(job.journal(stage, attempt, "spans"))
+    file.write(span_envelope(span).line(encode.span(span)))
+    file.close()
+
+
+class _Collected:
+    """Takes the bridge's span events for a span that is built, not opened."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
+        from opentelemetry.sdk.trace import Event as SpanEvent
+
+        self.events.append(SpanEvent(name, attributes, timestamp))
+
+
+def _envelope_parts(job: Job, stage: str, started: Event) -> tuple[str, str, str, str]:
+    from ._version import __version__
+    from .otlp.provider import process_resource
+
+    resource = process_resource()
+    keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
+    scope = {key: started.attributes[key] for key in keys if key in started.attributes}
+    scope[sc.PROCESS_PID] = os.getpid()
+    return (
+        encode.resource(resource.attributes),
+        encode.scope(sc.SCOPE_NAME, __version__, scope),
+        resource.schema_url,
+        sc.SCHEMA_URL,
+    )
+
+
+def _has_end(path: Path) -> bool:
+    """A quick look at the journal's last lines; the full read comes only where there is no end."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 65536))
+            return sc.EVENT_ENDED.encode() in file.read()
+    except OSError:
+        return True
+
+
+def _last_written_ns(*paths: Path) -> int:
+    """When the dead process last wrote: the nearest thing to the time of its death."""
+    latest = 0
+    for path in paths:
+        try:
+            latest = max(latest, path.stat().st_mtime_ns)
+        except OSError:
+            continue
+    return min(latest, runtime.clock.wall_ns())
+
+
+def _tail(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 16384))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LAST_LINES:])

@@ -1,0 +1,72 @@
+"""The schema of ``.stageio/run.json``."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+
+from .layout import Job
+from .manifest import Open, checked
+
+
+class Owner(Open):
+    pid: int = 0
+    host: str = ""
+    boot_id: str = ""
+
+
+class StageEntry(Open):
+    """A stage attempt of a run; its journal is ``spool/<stage>.<attempt>.logs.jsonl``."""
+
+    stage: str
+    attempt: int
+
+
+class Reference(Open):
+    run_id: str
+    trace_id: str
+    root_span_id: str
+
+
+class RunBase(Open):
+    """One run of a job."""
+
+    run_id: str
+    attempt: int = Field(description="1 for the job's first run.")
+    pipeline: str
+    implicit: bool = Field(description="No Pipeline owned it: its stages found each other.")
+    trace_id: str = Field(description="32 hex digits.")
+    root_span_id: str = Field(description="16 hex digits; the root span is written when the run is over.")
+    parent_span_id: str | None = Field(None, description="A span outside under which the run happened.")
+    previous: Reference | None = Field(None, description="The run before.")
+    pipeline_log: str = Field(description="Relative to the job.")
+    started_at: str
+    started_ns: int
+    ended_at: str | None = None
+    status: str
+    owner: Owner = Field(default_factory=Owner)
+    stages: list[StageEntry] = Field(default_factory=list)
+    planned: list[str] = Field(default_factory=list)
+
+
+class RunRecord(RunBase):
+    """``run.json``: the newest run, the earlier ones by reference."""
+
+    kind: str
+    schema_version: int
+    stage_attempts: dict[str, int] = Field(default_factory=dict, description="Attempts so far, by stage.")
+    earlier: list[RunBase] = Field(default_factory=list, description="Oldest first.")
+
+    @classmethod
+    def load(cls, job_dir: str | os.PathLike[str]) -> RunRecord:
+        """Read a job's run record.
+
+        Raises:
+            ManifestError: if the job has none (the original wrote none), or it is damaged.
+
+        Example:
+            >>> RunRecord.load(job).attempt
+            1
+        """
+        return checked(cls, Job(job_dir).run_record, "run record")  # type: ignore[no-any-return]

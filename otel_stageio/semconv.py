@@ -1,0 +1,145 @@
+"""Every attribute, event and variable name, spelled once.
+
+Conventions follow OpenTelemetry semantic conventions 1.44. ``cicd.*`` and ``process.*`` are release candidates,
+``file.*`` and ``artifact.*`` are in development, ``error.*`` and ``exception.*`` are stable; everything of ours is
+under ``stageio.*``. Nothing outside this module spells a name, so a change upstream is a change in one place.
+"""
+
+from __future__ import annotations
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+SCOPE_NAME = "otel_stageio"
+
+# -- run and stage (release candidate) -------------------------------------------------------------------------------
+PIPELINE_NAME = "cicd.pipeline.name"
+PIPELINE_RUN_ID = "cicd.pipeline.run.id"
+PIPELINE_RESULT = "cicd.pipeline.result"
+PIPELINE_ACTION = "cicd.pipeline.action.name"
+TASK_NAME = "cicd.pipeline.task.name"
+TASK_RUN_ID = "cicd.pipeline.task.run.id"
+TASK_RESULT = "cicd.pipeline.task.run.result"
+
+# -- child processes (release candidate) -----------------------------------------------------------------------------
+PROCESS_EXECUTABLE = "process.executable.name"
+PROCESS_PID = "process.pid"
+PROCESS_EXIT_CODE = "process.exit.code"
+
+# -- errors (stable) -------------------------------------------------------------------------------------------------
+ERROR_TYPE = "error.type"
+ERROR_OTHER = "_OTHER"
+EXCEPTION_TYPE = "exception.type"
+EXCEPTION_MESSAGE = "exception.message"
+EXCEPTION_STACKTRACE = "exception.stacktrace"
+
+# -- files (development) ---------------------------------------------------------------------------------------------
+FILE_NAME = "file.name"
+FILE_PATH = "file.path"
+FILE_EXTENSION = "file.extension"
+FILE_SIZE = "file.size"
+
+# -- log records -----------------------------------------------------------------------------------------------------
+LOGGER_NAME = "stageio.logger"
+
+# -- ours: identity --------------------------------------------------------------------------------------------------
+STAGE_NUMBER = "stageio.stage.index"
+STAGE_ATTEMPT = "stageio.stage.attempt"
+STAGE_STATUS = "stageio.stage.status"
+JOB_ATTEMPT = "stageio.job.attempt"
+RUN_IMPLICIT = "stageio.run.implicit"
+DURATION = "stageio.duration"
+SKIP_REASON = "stageio.skip.reason"
+CAUSE = "stageio.cause"
+SIGNAL = "stageio.signal"
+OOM = "stageio.oom"
+
+# -- ours: what a stage did ------------------------------------------------------------------------------------------
+ARTIFACT_ROLE = "stageio.artifact.role"
+ARTIFACT_TYPE = "stageio.artifact.type"
+ARTIFACT_EXISTS = "stageio.artifact.exists"
+ARTIFACT_RETAINED = "stageio.artifact.retained"
+ARTIFACT_REASON = "stageio.artifact.reason"
+INPUT_COUNT = "stageio.input.count"
+INPUT_BYTES = "stageio.input.bytes"
+OUTPUT_COUNT = "stageio.output.count"
+OUTPUT_BYTES = "stageio.output.bytes"
+WARNING_COUNT = "stageio.warning.count"
+ERROR_COUNT = "stageio.error.count"
+CONFIG_PREFIX = "stageio.config."
+CONFIG_KEYS = "stageio.config.keys"
+RESOURCE_PREFIX = "stageio.resource."
+PROGRESS_DONE = "stageio.progress.done"
+PROGRESS_TOTAL = "stageio.progress.total"
+PROGRESS_UNIT = "stageio.progress.unit"
+
+# -- ours: honesty ---------------------------------------------------------------------------------------------------
+LOST_PREFIX = "stageio.lost."
+REDACTIONS = "stageio.redactions"
+SANITISED = "stageio.sanitised"
+SPAN_EVENTS_DROPPED = "stageio.span_events.dropped"
+
+# -- ours: the journal only. Delivery drops what begins with this: it is for the fold on this machine ------------------
+LOCAL_PREFIX = "stageio.local."
+LOCAL_PATH = "stageio.local.path"
+LOCAL_BODY = "stageio.local.body"
+LOCAL_METADATA = "stageio.local.metadata"
+LOCAL_CONFIG = "stageio.local.config"
+LOCAL_RESOURCES = "stageio.local.resources"
+LOCAL_EXTRA = "stageio.local.extra"
+LOCAL_DETAIL = "stageio.local.exception.message"
+LOCAL_TRACEBACK = "stageio.local.exception.stacktrace"
+LOCAL_HOST = "stageio.local.host"
+LOCAL_BOOT_ID = "stageio.local.boot_id"
+LOCAL_TRACE = "stageio.local.trace"
+
+# -- event names -----------------------------------------------------------------------------------------------------
+EVENT_PREFIX = "stageio."
+EVENT_STARTED = "stageio.stage.started"
+EVENT_ENDED = "stageio.stage.ended"
+EVENT_ATTRIBUTES = "stageio.stage.attributes"
+EVENT_LATE = "stageio.stage.late"
+EVENT_ARTIFACT = "stageio.artifact"
+EVENT_CONFIG = "stageio.config"
+EVENT_RESOURCES = "stageio.resources"
+EVENT_WARNING = "stageio.warning"
+EVENT_ERROR = "stageio.error"
+EVENT_EXCEPTION = "stageio.exception"
+EVENT_PROGRESS = "stageio.progress"
+SPAN_EVENT_EXCEPTION = "exception"
+
+# -- status words ----------------------------------------------------------------------------------------------------
+#: our word -> ``cicd.pipeline.task.run.result``; ``incomplete`` (ended without saying how) has no counterpart.
+RESULTS = {
+    "success": "success",
+    "failed": "failure",
+    "skipped": "skip",
+    "cancelled": "cancellation",
+    "timeout": "timeout",
+    "crashed": "error",
+    "lost": "error",
+}
+STATUSES = ("running", *RESULTS, "incomplete")
+GOOD_STATUSES = frozenset({"success", "skipped"})
+
+#: Config values that may leave the machine: numbers and booleans always, text only under these keys, because a title or
+#: a prompt is text as well (DESIGN §4.5).
+CONFIG_TEXT_KEYS = frozenset(
+    {
+        "backend", "compute_type", "device", "engine", "format", "language", "method", "model", "model_name",
+        "model_size", "sample_format", "source_language", "target_language", "task",
+    }
+)  # fmt: skip
+
+# -- environment -----------------------------------------------------------------------------------------------------
+ENV_RUN_ID = "OTEL_STAGEIO_RUN_ID"
+ENV_STAGE = "OTEL_STAGEIO_STAGE"
+ENV_JOB = "OTEL_STAGEIO_JOB"
+ENV_CONSOLE = "OTEL_STAGEIO_CONSOLE"
+ENV_REDACT = "OTEL_STAGEIO_REDACT"
+ENV_PATHS = "OTEL_STAGEIO_PATHS"
+ENV_SPOOL_MAX = "OTEL_STAGEIO_SPOOL_MAX"
+ENV_DURABILITY = "OTEL_STAGEIO_DURABILITY"
+ENV_OTLP_LEVEL = "OTEL_STAGEIO_OTLP_LEVEL"
+ENV_SIGTERM = "OTEL_STAGEIO_SIGTERM"
+ENV_DROP_IN = "OTEL_STAGEIO_DROP_IN"
+ENV_TRACEPARENT = "TRACEPARENT"
+ENV_TRACESTATE = "TRACESTATE"

@@ -1,0 +1,171 @@
+"""Files that several processes write: appended to with one ``write`` a record, or replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..runtime import runtime
+
+#: No group or world write, and no following of a planted symlink: job directories may lie in shared places.
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class AppendFile:
+    """Appends whole records; a record is one ``write`` with ``O_APPEND``, which the kernel does not interleave.
+
+    Attributes:
+        failed: records that could not be written (full disk, read-only, vanished directory).
+        size: bytes that this object has written.
+    """
+
+    def __init__(self, path: Path, *, exclusive: bool = False, durable: bool = False) -> None:
+        self.path = path
+        self.failed = 0
+        self.size = 0
+        self._durable = durable
+        self._fd = -1
+        self._closed = False
+        self._torn = False
+        try:
+            self._open(os.O_EXCL if exclusive else 0)
+        except FileExistsError:
+            raise
+        except OSError:
+            pass  # counted at each write, which tries again
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    def _open(self, flags: int = 0) -> None:
+        try:
+            self._fd = os.open(self.path, _APPEND | flags, 0o644)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, _APPEND | flags, 0o644)
+        self._torn = _ends_torn(self.path, self._fd)
+
+    def write(self, record: bytes) -> bool:
+        """Append one record. True if it is on disk (in the page cache; with ``durable``, on the medium)."""
+        try:
+            if self._fd < 0:
+                self._open()
+            if self._torn:  # close the half line that somebody left, so that this record stands alone
+                record = b"\n" + record
+            written = os.write(self._fd, record)
+            if written != len(record):  # a full disk takes part of a record
+                self._torn = True
+                raise OSError(f"short write: {written} of {len(record)}")
+            self._torn = False
+            self.size += written
+            if self._durable:
+                os.fsync(self._fd)
+            return True
+        except OSError:
+            self.failed += 1
+            return False
+        finally:
+            if self._closed and self._fd >= 0:  # a late record: written, but no descriptor is kept for it
+                self._release()
+
+    def close(self) -> None:
+        self._closed = True
+        self._release()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the shared descriptor; a later write opens a new one."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
+
+
+def _ends_torn(path: Path, fd: int) -> bool:
+    try:
+        size = os.fstat(fd).st_size
+        if not size:
+            return False
+        with open(path, "rb") as file:
+            file.seek(size - 1)
+            return file.read(1) not in (b"\n", b"")
+    except OSError:
+        return False
+
+
+def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = False) -> None:
+    """Replace a file as a whole: a reader sees the old content or the new, never a part.
+
+    Args:
+        temporary: directory for the half-written file; on the same file system, and not where people look.
+
+    Raises:
+        OSError: as the file system says; the old content is then still there.
+    """
+    name = f"{path.parent.name}.{path.name}.{os.getpid()}.{runtime.ids.span_id():x}"
+    draft = temporary / name
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(draft, flags, 0o644)
+    except FileNotFoundError:
+        temporary.mkdir(parents=True, exist_ok=True)
+        fd = os.open(draft, flags, 0o644)
+    try:
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on ``path`` (created if need be). Yields whether the lock is real.
+
+    Where locks are refused (some network file systems) the work goes on without: one writer is the common case.
+    """
+    fd = -1
+    real = False
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            real = True
+        except OSError:
+            pass
+        yield real
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody alive holds a lock on ``path``. A missing file is not locked."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False

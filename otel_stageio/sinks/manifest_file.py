@@ -1,0 +1,133 @@
+"""``manifest.json``: valid at every instant, one file for all stages of a directory.
+
+The record of the stage that the directory is named after stands at the top, the others whole under
+``substages.<name>``; former attempts whole under ``attempts``. Each write puts this stage's record into the file as it
+is on disk, under the directory's lock, and replaces the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from ..fold import KIND
+from ..layout import Job, directory_name, owner_of
+from ..runtime import runtime
+from .files import locked, replace
+
+#: A write that took 1 ms may happen again after 20: tracking 10,000 files must not cost 10,000 rewrites of the file.
+_REST = 20
+
+
+class ManifestFile:
+    """Attributes: ``failed`` counts writes that the file system refused."""
+
+    def __init__(self, job: Job, stage: str, *, durable: bool = False) -> None:
+        self._job = job
+        self._stage = stage
+        self._path = job.manifest(stage)
+        self._lock = job.directory_lock(stage)
+        self._owner = owner_of(directory_name(stage))
+        self._durable = durable
+        self._written: tuple[int, int, int] | None = None
+        self._others: dict[str, Any] = {}
+        self._not_before = 0
+        self.failed = 0
+        self.pending = False
+
+    def offer(self, record: dict[str, Any]) -> None:
+        """Write unless the last write was too recent; then the next event, or the end, writes."""
+        if runtime.clock.monotonic_ns() >= self._not_before:
+            self.write(record)
+        else:
+            self.pending = True
+
+    def write(self, record: dict[str, Any]) -> bool:
+        """Put ``record`` into the file now."""
+        started = runtime.clock.monotonic_ns()
+        try:
+            with locked(self._lock):
+                if self._written is None or self._written != _stat(self._path):
+                    self._others = self._read()
+                content = compose(self._others, record, self._owner)
+                text = json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False)
+                replace(self._path, text.encode() + b"\n", self._job.temporary, durable=self._durable)
+                self._others = content
+                self._written = _stat(self._path)
+        except OSError:
+            self.failed += 1
+            return False
+        now = runtime.clock.monotonic_ns()
+        self._not_before = now + _REST * (now - started)
+        self.pending = False
+        return True
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        try:
+            content = json.loads(raw)
+            if isinstance(content, dict):
+                return content
+        except ValueError:
+            pass
+        # The original could leave half a file, and then failed at every later start. Set it aside; lose nothing.
+        directory = directory_name(self._stage)
+        os.replace(self._path, self._job.machinery / f"{directory}.manifest.json.damaged-{runtime.ids.span_id():016x}")
+        return {}
+
+
+def compose(existing: dict[str, Any], record: dict[str, Any], owner: str) -> dict[str, Any]:
+    """The directory's file with ``record`` put in its place.
+
+    Args:
+        existing: the file's content; ``{}`` if there is none; the original's format is kept as a former attempt.
+        record: one attempt at one stage, as :func:`otel_stageio.fold.fold` made it.
+        owner: the stage that the directory is named after.
+    """
+    stages = _by_stage(existing, owner)
+    attempts = stages.setdefault(record["stage"], [])
+    attempts[:] = [former for former in attempts if not _same(former, record)]
+    # By number, so that a late writer of attempt 1 never hides attempt 2. The original's records have none: first.
+    attempts.append({key: item for key, item in record.items() if key not in ("attempts", "substages")})
+    attempts.sort(key=lambda former: former.get("attempt", 0))
+    top_stage = owner if owner in stages else next(iter(stages))
+    top = _newest(stages.pop(top_stage))
+    top["substages"] = {name: _newest(records) for name, records in sorted(stages.items())}
+    return top
+
+
+def _same(former: dict[str, Any], record: dict[str, Any]) -> bool:
+    return former.get("kind") == KIND and former.get("attempt") == record.get("attempt", 1)
+
+
+def _newest(records: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**records[-1], "attempts": records[:-1]}
+
+
+def _by_stage(content: dict[str, Any], owner: str) -> dict[str, list[dict[str, Any]]]:
+    """Stage name -> its records, oldest first."""
+    stages: dict[str, list[dict[str, Any]]] = {}
+    if not content:
+        return stages
+    substages = content.get("substages")
+    for whole in (content, *(substages.values() if isinstance(substages, dict) else ())):
+        if not isinstance(whole, dict):
+            continue
+        name = whole.get("stage") or owner
+        former = whole.get("attempts")
+        records = [item for item in former if isinstance(item, dict)] if isinstance(former, list) else []
+        records.append({key: item for key, item in whole.items() if key not in ("attempts", "substages")})
+        stages.setdefault(str(name), []).extend(records)
+    return stages
+
+
+def _stat(path: Any) -> tuple[int, int, int] | None:
+    try:
+        result = os.stat(path)
+    except OSError:
+        return None
+    return (result.st_ino, result.st_mtime_ns, result.st_size)

@@ -1,0 +1,163 @@
+"""The spool of one stage attempt: journal and outbox in one, OTLP/JSON lines.
+
+Events that change the record are written the moment they happen. Plain log lines, which ``stage.log`` has already, go in
+small batches: up to 64 lines, 32 KiB or one second, whichever is first, and always before the next event, so that the
+order on disk is the order in which things were said.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from ..layout import Job
+from ..otlp.encode import Envelope
+
+from .files import AppendFile
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+BATCH_RECORDS = 64
+BATCH_BYTES = 32 * 1024
+BATCH_NS = 1_000_000_000
+DEFAULT_MAX = 512 * 1024 * 1024
+
+
+class Spool:
+    """Attributes: ``dropped`` counts log records that the size cap kept out, ``failed`` lines the disk refused."""
+
+    def __init__(self, job: Job, stage: str, attempt: int, journal: AppendFile, *, durable: bool, limit: int) -> None:
+        self._journal = journal
+        self._spans = AppendFile(job.journal(stage, attempt, "spans"), durable=durable)
+        self._batch: list[str] = []
+        self._batch_bytes = 0
+        self._batch_since = 0
+        self._limit = limit
+        self._used = _directory_size(job)
+        self._envelope = Envelope("logs", "{}", "{}")
+        self._span_envelopes: dict[tuple[int, int], tuple[object, object, Envelope]] = {}
+        self.dropped = 0
+
+    def address(self, envelope: Envelope) -> None:
+        """Set what stands around the log records of this stage."""
+        self._envelope = envelope
+
+    @property
+    def failed(self) -> int:
+        return self._journal.failed + self._spans.failed
+
+    @property
+    def journal_bytes(self) -> int:
+        """How much of the journal this process has written; more in the file means another process wrote as well."""
+        return self._journal.size
+
+    def event(self, record: str) -> bool:
+        """Write one event now, after the log lines that came before it."""
+        if self._batch:
+            records = ",".join([*self._batch, record])
+            if len(records) < BATCH_BYTES * 8:
+                self._clear()
+                return self._journal.write(self._envelope.line(records))
+            self.flush()
+        return self._journal.write(self._envelope.line(record))
+
+    def log(self, record: str, time_ns: int) -> None:
+        """Take one log line into the batch."""
+        if self._used + self._journal.size + self._spans.size > self._limit:
+            self.dropped += 1
+            return
+        if not self._batch:
+            self._batch_since = time_ns
+        self._batch.append(record)
+        self._batch_bytes += len(record)
+        if (
+            len(self._batch) >= BATCH_RECORDS
+            or self._batch_bytes >= BATCH_BYTES
+            or time_ns - self._batch_since >= BATCH_NS
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        if self._batch:
+            records = ",".join(self._batch)
+            self._clear()
+            self._journal.write(self._envelope.line(records))
+
+    def _clear(self) -> None:
+        self._batch = []
+        self._batch_bytes = 0
+
+    def span(self, span: ReadableSpan, encoded: str) -> bool:
+        """Write one ended span now."""
+        key = (id(span.resource), id(span.instrumentation_scope))
+        cached = self._span_envelopes.get(key)
+        if cached is None:
+            # The objects are kept beside their envelope: an id is only good while its object lives.
+            cached = (span.resource, span.instrumentation_scope, span_envelope(span))
+            self._span_envelopes[key] = cached
+        return self._spans.write(cached[2].line(encoded))
+
+    def abandon(self) -> None:
+        """In a forked child: drop the parent's unwritten batch (the parent writes it) and the shared descriptors."""
+        self._clear()
+        self._journal.abandon()
+        self._spans.abandon()
+
+    def close(self) -> None:
+        self.flush()
+        self._spans.close()
+        self._journal.close()  # last: closing it lets go of the lock that says "alive"
+
+
+def span_envelope(span: ReadableSpan) -> Envelope:
+    from ..otlp import encode
+
+    scope = span.instrumentation_scope
+    return Envelope(
+        "spans",
+        encode.resource(span.resource.attributes),
+        encode.scope(scope.name, scope.version, scope.attributes) if scope else "{}",
+        span.resource.schema_url,
+        (scope.schema_url or "") if scope else "",
+    )
+
+
+def share_life(journal: AppendFile) -> bool:
+    """Lock the journal for as long as this process lives.
+
+    The lock is shared, because a program that ``Pipeline.command`` started may open the same stage as its parent; whoever
+    wants to know whether the stage is dead asks for an exclusive one.
+    """
+    try:
+        fcntl.flock(journal.fd, fcntl.LOCK_SH)
+        return True
+    except OSError:
+        return False
+
+
+def parse_size(text: str, default: int = DEFAULT_MAX) -> int:
+    """``512MiB``, ``2GB``, ``1000000`` -> bytes; anything else is the default.
+
+    Example:
+        >>> parse_size("1KiB")
+        1024
+    """
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    text = text.strip().upper()
+    digits = text.rstrip("BIKMG ")
+    try:
+        return int(float(digits) * units[text[len(digits) :].strip()])
+    except (ValueError, KeyError, OverflowError):
+        return default
+
+
+def _directory_size(job: Job) -> int:
+    try:
+        with os.scandir(job.spool) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+    except OSError:
+        return 0
+
+
