@@ -1,7 +1,7 @@
 """Which stage is speaking: by OpenTelemetry context first, else the only one that is open in this process.
 
-Context follows ``with`` blocks, coroutines and tasks by itself. New threads start with an empty one; as long as a single
-stage is open there is no doubt whom they work for, and with two open we do not guess.
+Context follows ``with`` blocks, coroutines and tasks by itself. New threads start with an empty one; as long as a
+single stage is open there is no doubt whom they work for, and with two open we do not guess.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ class Child:
             with carriage returns (a progress bar) counts as its last state.
         own_group: make it the head of a process group of its own, so that a timeout ends everything it started.
         stdin: as for :class:`subprocess.Popen`.
+        on_data: called with the raw bytes as they come, for a wrapper that passes output through.
 
     Raises:
         OSError: if the program cannot be started.
@@ -44,10 +45,12 @@ class Child:
         cwd: str | os.PathLike[str] | None = None,
         own_group: bool = True,
         stdin: int | None = subprocess.DEVNULL,
+        on_data: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.timed_out = False
         self.oom_killed = False
         self._on_line = on_line
+        self._on_data = on_data
         self._own_group = own_group
         self._oom_kills = _oom_kills()
         self._process = subprocess.Popen(
@@ -120,6 +123,8 @@ class Child:
                 self._flush(name, pending)
                 pipe.close()
                 continue
+            if self._on_data is not None:
+                self._on_data(name, data)
             pending += data
             *lines, rest = bytes(pending).split(b"\n")
             pending[:] = rest
@@ -184,5 +189,3 @@ def signal_name(returncode: int) -> str:
         return signal.Signals(-returncode).name
     except ValueError:
         return f"signal {-returncode}"
-
-

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from . import semconv as sc
 from .child import NOT_EXECUTABLE, NOT_FOUND, Child, signal_name
 from .otlp import carrier
 from .otlp.provider import tracer
-from .sinks.console import relay, relayed
+from .sinks.console import Passthrough, relay, relayed
 from .voice import type_name
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def run_command(
     cwd: str | os.PathLike[str] | None = None,
     own_group: bool = True,
     stdin: int | None = None,
-    show: Callable[[str, str], None] | None = None,
+    passthrough: Passthrough | None = None,
 ) -> CommandResult:
     """Run a program as the stage that ``io`` has opened, and end the stage as the program ended.
 
     Args:
-        show: called with stream name and line, for a wrapper that passes output through; else lines go to the console.
+        passthrough: where a wrapper passes the program's output on; without one, its lines go to the console.
     """
     recorder = io._recorder
     words = [os.fspath(word) for word in argv]
@@ -72,9 +73,7 @@ def run_command(
         nonlocal last_words
         said_itself = relayed(line, nonce)
         if said_itself is not None:  # the program's own StageIO has logged it
-            if show is not None:
-                show(stream, said_itself)
-            else:
+            if passthrough is None:
                 recorder.console.write(said_itself + "\n")
             return
         last_words = line.strip() or last_words
@@ -83,17 +82,16 @@ def run_command(
             "INFO",
             logger.name,
             line,
-            console_level=None if show is not None or io._handler is None else io._handler.console_level,
+            console_level=None if passthrough is not None or io._handler is None else io._handler.console_level,
         )
-        if show is not None:
-            show(stream, line)
 
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), **_hand_over(io, span, nonce)}
     child: Child | None = None
     returncode = NOT_FOUND
     message = ""
     try:
-        child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin)
+        on_data = passthrough.writer(nonce) if passthrough is not None else None
+        child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin, on_data=on_data)
         span.set_attribute(sc.PROCESS_PID, child.pid)
         returncode = child.wait(timeout)
     except OSError as error:
@@ -101,8 +99,6 @@ def run_command(
             raise
         returncode = NOT_EXECUTABLE if isinstance(error, PermissionError) else NOT_FOUND
         message = f"cannot run {words[0]}: {error.strerror or error}"
-        if show is not None:
-            show("stderr", f"otel-stageio: {message}")
     except BaseException as error:
         _end_span(span, None, type_name(error), "the pipeline was stopped")
         raise
@@ -148,9 +144,15 @@ def _verdict(
 ) -> tuple[str, str | None, str]:
     """(status, error type, sentence). ``said`` is what the program's own StageIO recorded, or ``running``."""
     if child is None:
-        return "failed", "NotFound" if returncode == NOT_FOUND else "NotExecutable", f"{executable} could not be started"
+        return (
+            "failed",
+            "NotFound" if returncode == NOT_FOUND else "NotExecutable",
+            f"{executable} could not be started",
+        )
     if child.timed_out:
         return "timeout", "timeout", f"{executable} took longer than {timeout:g} s and was ended"
+    if returncode == -signal.SIGINT:
+        return "cancelled", "SIGINT", f"{executable} was interrupted (Ctrl-C)"
     if returncode < 0:
         name = signal_name(returncode)
         why = " (out of memory)" if child.oom_killed else ""

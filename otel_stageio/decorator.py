@@ -44,8 +44,8 @@ def stage(
             raise TypeError("@stage needs the stage's name: @stage('asr')")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
-                f"@stage cannot wrap the generator {function.__qualname__}(): its body runs after the call has returned;"
-                " use `with StageIO(...)` inside it"
+                f"@stage cannot wrap the generator {function.__qualname__}(): its body runs after the call has"
+                " returned; use `with StageIO(...)` inside it"
             )
         if inspect.iscoroutinefunction(function):
 

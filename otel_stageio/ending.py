@@ -37,7 +37,7 @@ def ending_of(error: BaseException) -> Ending:
 
 
 def _cancellations() -> tuple[type[BaseException], ...]:
-    """CancelledError of whatever is loaded: asyncio takes 30 ms to import, and who has not loaded it cannot raise it."""
+    """CancelledError of what is loaded: asyncio takes 30 ms to import, and who has not loaded it cannot raise it."""
     found = []
     for module in ("asyncio", "concurrent.futures"):
         kind = getattr(sys.modules.get(module), "CancelledError", None)

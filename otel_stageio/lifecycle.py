@@ -28,6 +28,8 @@ TERMINATED = 128 + signal.SIGTERM
 
 #: Stages opened by this process and not ended, in order of opening.
 open_stages: list[StageIO] = []
+#: Stages that were opened for their logger alone (``compat.logger``): (job root, stage) -> the stage.
+logger_only: dict[tuple[str, str], StageIO] = {}
 #: Implicit runs that this process opened: run id -> its job and the process that opened it.
 _opened_runs: dict[str, tuple[Job, int]] = {}
 
@@ -102,6 +104,7 @@ def _after_fork() -> None:
     for pipeline in list(open_pipelines.values()):
         pipeline.after_fork()
     open_stages.clear()
+    logger_only.clear()
     _opened_runs.clear()
     _terminated = False
     _restore_sigterm()

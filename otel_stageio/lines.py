@@ -110,5 +110,3 @@ class LineWriter:
             ids,
         )
         recorder.spool_line(record, time_ns)
-
-

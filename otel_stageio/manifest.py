@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .fold import KIND, SCHEMA_VERSION
 from .layout import Job, directory_name
+from .semconv import STATUSES
 
 
 class ManifestError(Exception):
@@ -78,8 +79,7 @@ class Record(Open):
     stage: str = ""
     stage_number: int = 99
     timestamp: str = Field("", description="When it began: local time with zone, ISO 8601.")
-    status: str = Field("running", description="running, success, failed, skipped, cancelled, timeout, incomplete, "
-                        "crashed, lost, or another word that the stage gave, which never counts as success.")  # fmt: skip
+    status: str = Field("running", description=f"{', '.join(STATUSES)}; another word never counts as success.")
     inputs: list[Artifact] = Field(default_factory=list)
     outputs: list[Artifact] = Field(default_factory=list)
     intermediate_files: list[Artifact] = Field(default_factory=list)
@@ -92,7 +92,7 @@ class Record(Open):
     cause: str | None = Field(None, description="Why it died, where that is known.")
     progress: Progress | None = None
     attempt: int = Field(1, description="The stage's how-manieth attempt in this job.")
-    trace: Trace = Field(default_factory=Trace)
+    trace: Trace = Field(default_factory=lambda: Trace())
     lost: dict[str, int] = Field(default_factory=dict, description="What could not be recorded, counted by sink.")
     redactions: int = Field(0, description="How many secrets were masked.")
     sanitised: int = Field(0, description="How many values had to be changed to fit into JSON.")
@@ -118,7 +118,7 @@ class Record(Open):
 
 
 class Manifest(Record):
-    """``manifest.json``: the newest attempt at the directory's stage, with everything else of the directory below it."""
+    """``manifest.json``: the newest attempt at the directory's stage, and everything else of the directory below it."""
 
     attempts: list[Record] = Field(default_factory=list, description="Former attempts, oldest first.")
     substages: dict[str, Manifest] = Field(default_factory=dict, description="Other stages of this directory.")

@@ -11,6 +11,7 @@ from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.trace import SpanContext
 
 from . import ambient
 from . import run as runs
@@ -77,6 +78,7 @@ class Pipeline:
         self._attributes = self._capture.attributes(attributes or {})
         self._run: runs.Run | None = None
         self._pid = 0
+        self._failure: str | None = None
         self._console = Console()
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -108,9 +110,7 @@ class Pipeline:
             self._say("another pipeline is at work on this job; both go on, each with its own run", "WARNING")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         otel_context.detach(self._token)
         if os.getpid() != self._pid:
             return
@@ -131,6 +131,9 @@ class Pipeline:
         status = None
         if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
             status = ending_of(error).status
+        if status is None and self._failure is not None:
+            status = "failed"
+            self._say(self._failure, "ERROR")
         if status is None:
             content = runs.find(runs.load(self._job), run.run_id) or {}
             status = runs.result_of(runs.stage_records(self._job, content))
@@ -152,6 +155,15 @@ class Pipeline:
     def trace_id(self) -> str:
         """32 hex digits, as Jaeger wants them."""
         return f"{self._root.trace_id:032x}"
+
+    @property
+    def span_context(self) -> SpanContext:
+        """The root span, as a parent for spans elsewhere."""
+        return self._root
+
+    def fail(self, reason: str) -> None:
+        """The run has failed, whatever its stages say; the block goes on."""
+        self._failure = reason
 
     @property
     def attempt(self) -> int:

@@ -30,7 +30,7 @@ from .otlp.root_span import context as span_context
 from .otlp.span_events import Bridge
 from .runtime import boot_id, host_name, never_raises, runtime
 from .sinks.console import Console
-from .sinks.files import AppendFile
+from .sinks.files import AppendFile, is_locked
 from .sinks.manifest_file import ManifestFile
 from .sinks.spool import Spool, parse_size, share_life
 from .voice import Voice
@@ -141,7 +141,7 @@ class Recorder(Voice):
             return False
         content = run.find(run.load(self.job), os.environ.get(sc.ENV_RUN_ID, ""))
         path = self.job.journal(self.stage, int(number))
-        if content is None or not run.is_locked(path):
+        if content is None or not is_locked(path):
             return False
         _joined = True
         self.run = run.Run(content)
@@ -461,4 +461,3 @@ def _make_directories(job: Job, stage: str) -> None:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError:
             pass  # every write into it will be counted
-

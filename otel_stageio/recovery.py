@@ -1,7 +1,7 @@
 """Closing what died: a stage whose journal has no end and whose lock is free.
 
-The fold of its events is its record; what is added is the end that it could not write: ``crashed``, the time it was last
-heard of, and the error span with the ids it had. Idempotent, and never touches a stage that lives.
+The fold of its events is its record; what is added is the end that it could not write: ``crashed``, the time it was
+last heard of, and the error span with the ids it had. Idempotent, and never touches a stage that lives.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .fold import Fold
 from .layout import Job, spooled_attempts
 from .otlp import decode, encode
 from .runtime import never_raises, runtime
-from .sinks.files import AppendFile
+from .sinks.files import AppendFile, is_locked
 from .sinks.manifest_file import ManifestFile
 from .sinks.spool import span_envelope
 
@@ -27,10 +27,10 @@ LAST_LINES = 20
 
 
 def recover(job_dir: str | os.PathLike[str]) -> list[str]:
-    """Close every dead stage of a job, and the runs that are over. Returns ``<stage>.<attempt>`` of each stage closed.
+    """Close every dead stage of a job, and the runs that are over. Returns ``<stage>.<attempt>`` of what was closed.
 
-    A stage is dead when the lock on its journal is free: the kernel lets go of it when the process dies. An implicit run
-    that is idle is closed as well, so the next stage of the job begins a new run.
+    A stage is dead when the lock on its journal is free: the kernel lets go of it when the process dies. An implicit
+    run that is idle is closed as well, so the next stage of the job begins a new run.
 
     Example:
         >>> recover(job)
@@ -65,7 +65,7 @@ def _all_runs(job: Job) -> list[dict[str, Any]]:
 
 
 def _owned_by_the_living(job: Job, run: dict[str, Any]) -> bool:
-    return not run.get("implicit") and run.get("run_id") == runs.load(job).get("run_id") and runs.is_locked(job.owner_lock)
+    return not run.get("implicit") and run.get("run_id") == runs.load(job).get("run_id") and is_locked(job.owner_lock)
 
 
 def _close_stage(job: Job, stage: str, attempt: int) -> bool:
@@ -124,9 +124,7 @@ def _write_end(
     ManifestFile(job, stage).write(fold.record)
 
 
-def _write_span(
-    job: Job, stage: str, attempt: int, fold: Fold, started: Event, end_ns: int, message: str
-) -> None:
+def _write_span(job: Job, stage: str, attempt: int, fold: Fold, started: Event, end_ns: int, message: str) -> None:
     from .otlp.root_span import build
     from .otlp.span_events import Bridge
 

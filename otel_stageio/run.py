@@ -1,9 +1,9 @@
 """Runs of a job: which one a stage belongs to, who owns it, and its root span.
 
-A ``Pipeline`` or ``otel-stageio run`` owns a run and hands its id to children. Without an owner the first stage opens an
-implicit run, later stages join it, and the same stage again opens the next. Ids are minted when a run begins and kept in
-``.stageio/run.json``; the root span is written once, when the run is over, by whoever sees that (a Python span can only
-be ended by the process that opened it, so the root is built directly).
+A ``Pipeline`` or ``otel-stageio run`` owns a run and hands its id to children. Without an owner the first stage opens
+an implicit run, later stages join it, and the same stage again opens the next. Ids are minted when a run begins and
+kept in ``.stageio/run.json``; the root span is written once, when the run is over, by whoever sees that (a Python
+span can only be ended by the process that opened it, so the root is built directly).
 """
 
 from __future__ import annotations
@@ -286,5 +286,3 @@ class OwnerLock:
 
     def abandon(self) -> None:
         self._file.abandon()
-
-

@@ -40,8 +40,9 @@ class StageIO:
     """One attempt at one stage of a job: its span, its logs, its manifest, its paths.
 
     Construction opens the stage: the manifest says ``running``, the log files exist. As a context manager it ends the
-    stage by itself: leaving is ``success``, an exception ``failed`` (recorded once and raised again), Ctrl-C and SIGTERM
-    ``cancelled``. Without ``with``, call :meth:`finalize`; what was never finalized is closed at exit as ``incomplete``.
+    stage by itself: leaving is ``success``, an exception ``failed`` (recorded once and raised again), Ctrl-C and
+    SIGTERM ``cancelled``. Without ``with``, call :meth:`finalize`; what was never finalized is closed at exit as
+    ``incomplete``.
 
     Args:
         stage_name: a name from the table (``asr``), or any other, which is numbered 99.
@@ -86,14 +87,22 @@ class StageIO:
         self._handler: StageHandler | None = None
         self._token: Any = None
         self._skip: str | None = None
-        pipeline = ambient.open_pipelines.get(self._job.key)
-        self._recorder = Recorder(
-            self._job,
-            self.stage_name,
-            manifest=enable_manifest,
-            attributes=attributes,
-            handed=pipeline.run_id if pipeline is not None else None,
-        )
+        waiting = lifecycle.logger_only.pop((self._job.key, self.stage_name), None)
+        if waiting is not None and not waiting._recorder.ended:
+            # The stage was opened a moment ago for its logger: it is this one.
+            recorder = waiting._recorder
+            self._handler = waiting._handler
+            lifecycle.closed(waiting)
+        else:
+            pipeline = ambient.open_pipelines.get(self._job.key)
+            recorder = Recorder(
+                self._job,
+                self.stage_name,
+                manifest=enable_manifest,
+                attributes=attributes,
+                handed=pipeline.run_id if pipeline is not None else None,
+            )
+        self._recorder: Recorder = recorder
         self.manifest: StageManifest | None = None
         if enable_manifest:
             self.manifest = StageManifest(self.stage_name, self.stage_number, voice=self._recorder)
@@ -106,33 +115,35 @@ class StageIO:
     def get_stage_logger(self, log_level: str | int = "INFO") -> logging.Logger:
         """The stage's logger, named ``stage.<name>``.
 
-        ``stage.log`` gets everything, the pipeline log INFO and above; ``log_level`` decides what is printed as well, and
-        when left at INFO, ``LOG_LEVEL`` and ``DEBUG_MODE`` do. A word that is no level means INFO, with one warning.
+        ``stage.log`` gets everything, the pipeline log INFO and above; ``log_level`` decides what is printed as well,
+        and when left at INFO, ``LOG_LEVEL`` and ``DEBUG_MODE`` do. A word that is no level means INFO, with one
+        warning.
         """
-        logger = self._logger()
-        assert self._handler is not None
-        level, unknown = console_level(log_level)
-        self._handler.console_level = level
+        return self._get_logger(log_level)
+
+    def _get_logger(self, log_level: str | int, stage_name: str | None = None) -> logging.Logger:
+        if self._handler is None:
+            self._handler = StageHandler(self._recorder)
+        logger = self._attach(f"stage.{stage_name or self.stage_name}", self._handler)
+        self._handler.console_level, unknown = console_level(log_level)
         if unknown:
             logger.warning("unknown log level %r; using INFO (a name like DEBUG, or a number)", log_level)
         return logger
 
-    def _logger(self) -> logging.Logger:
-        name = f"stage.{self.stage_name}"
+    @staticmethod
+    def _attach(name: str, handler: StageHandler) -> logging.Logger:
         logger = logging.getLogger(name)
-        if self._handler is None:
-            self._handler = StageHandler(self._recorder)
-        theirs = [handler for handler in logger.handlers if isinstance(handler, StageHandler)]
-        if self._handler in theirs:
+        if handler in logger.handlers:
             return logger
-        if any(not handler.recorder.ended for handler in theirs):
+        if any(isinstance(other, StageHandler) and not other.recorder.ended for other in logger.handlers):
             # Another job's stage of this name is open in this process: a logger of its own, outside the registry.
             logger = _Unregistered(name)
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
+        for other in list(logger.handlers):
+            logger.removeHandler(other)
+            other.close()
         logger.propagate = False
         logger.setLevel(logging.DEBUG)
-        logger.addHandler(self._handler)
+        logger.addHandler(handler)
         return logger
 
     # -- what the stage did ------------------------------------------------------------------------------------------
@@ -254,9 +265,7 @@ class StageIO:
             self._root_capture = RootCapture.begin()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         token, self._token = self._token, None
         try:
             if os.getpid() == self._recorder.pid and not self._recorder.ended:

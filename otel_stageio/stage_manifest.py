@@ -1,7 +1,7 @@
 """``StageManifest``: the original's class, for code that uses ``io.manifest``, as a view of the events.
 
-Bound to a stage, what is added becomes events of that stage. On its own it folds its events in memory and ``save`` writes
-them; nothing else happens.
+Bound to a stage, what is added becomes events of that stage. On its own it folds its events in memory and ``save``
+writes them; nothing else happens.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class StageManifest:
     @property
     def data(self) -> dict[str, Any]:
         """The record so far, as a copy: what is changed in it changes nothing else."""
-        return copy.deepcopy(self._voice.record)  # type: ignore[no-any-return]
+        return copy.deepcopy(self._voice.record)
 
     def add_input(self, file_path: str | os.PathLike[str], file_type: str = "file", **metadata: Any) -> None:
         """Add an input. A SHA-256 in place of the type is taken for the file's hash, as later callers pass it."""

@@ -49,9 +49,7 @@ class Step:
         self._pid = recorder.pid
         return self._span
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             otel_context.detach(self._token)
             if os.getpid() != self._pid:  # a forked child that fell out of the block: the span is its parent's

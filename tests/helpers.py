@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from otel_stageio import StageIO
-from otel_stageio.runtime import Clock, runtime
+from otel_stageio.runtime import runtime
+from otel_stageio.testing import FixedClock
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 60  # seconds that any child process may take: a safety net, no test waits for it
@@ -30,7 +31,7 @@ _OURS = ("OTEL_", "TRACE", "OUTPUT_DIR", "LOG_LEVEL", "DEBUG_MODE", "BAGGAGE")
 
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No variable that the library reads, plain console, an empty working directory; all put back afterwards."""
+    """No variable that the library reads, plain console, an empty working directory; internal errors are raised."""
     saved = dict(os.environ)
     for name in list(os.environ):
         if name.startswith(_OURS):
@@ -39,6 +40,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     place = tmp_path / "cwd"
     place.mkdir()
     monkeypatch.chdir(place)
+    monkeypatch.setattr(runtime, "strict", True)
     yield
     os.environ.clear()
     os.environ.update(saved)
@@ -64,29 +66,12 @@ def stage(job: Path) -> Iterator[Callable[..., StageIO]]:
         io.finalize()
 
 
-class SteppedClock(Clock):
-    """A clock that a test moves by hand: wall time and monotonic time apart."""
-
-    def __init__(self, wall_s: float) -> None:
-        self.wall = int(wall_s * 1e9)
-        self.monotonic = 5_000_000_000
-
-    def wall_ns(self) -> int:
-        return self.wall
-
-    def monotonic_ns(self) -> int:
-        return self.monotonic
-
-    def step(self, *, wall_s: float, monotonic_s: float) -> None:
-        self.wall += int(wall_s * 1e9)
-        self.monotonic += int(monotonic_s * 1e9)
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SteppedClock:
-    stepped = SteppedClock(1_764_237_600.0)  # 2025-11-27 10:00:00 UTC
-    monkeypatch.setattr(runtime, "clock", stepped)
-    return stepped
+def clock(monkeypatch: pytest.MonkeyPatch) -> FixedClock:
+    """A clock that stands still until a test moves it."""
+    standing = FixedClock()
+    monkeypatch.setattr(runtime, "clock", standing)
+    return standing
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

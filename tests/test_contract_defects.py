@@ -19,7 +19,6 @@ import psutil
 import pytest
 from helpers import (
     LIMIT,
-    SteppedClock,
     files_of,
     kill_after,
     pipeline_log,
@@ -40,6 +39,7 @@ from helpers import stage as stage
 
 from otel_stageio import Pipeline, RunRecord, StageIO, StageManifest, recover
 from otel_stageio.compat.logger import PipelineLogger, setup_logger
+from otel_stageio.testing import FixedClock
 
 OpenStage = Callable[..., StageIO]
 
@@ -142,7 +142,7 @@ def test_the_pipeline_log_chosen_by_check_then_create(tmp_path: Path, job: Path)
     assert len({read_manifest(path)["trace"]["run_id"] for path in job.glob("*/manifest.json")}) == 1
 
 
-def test_a_second_run_on_one_day_shares_the_first_ones_log(job: Path, clock: SteppedClock) -> None:
+def test_a_second_run_on_one_day_shares_the_first_ones_log(job: Path, clock: FixedClock) -> None:
     for attempt in (1, 2):
         with StageIO("asr", job) as io:
             io.get_stage_logger().info("run %d", attempt)
@@ -151,10 +151,10 @@ def test_a_second_run_on_one_day_shares_the_first_ones_log(job: Path, clock: Ste
     assert sorted(said) == [["run 1"], ["run 2"]]
 
 
-def test_midnight_splits_a_run(job: Path, clock: SteppedClock) -> None:
+def test_midnight_splits_a_run(job: Path, clock: FixedClock) -> None:
     with StageIO("demux", job) as io:
         io.get_stage_logger().info("in the evening")
-        clock.step(wall_s=86_400, monotonic_s=86_400)
+        clock.advance(86_400)
         io.get_stage_logger().info("the day after")
         with StageIO("asr", job) as other:
             other.get_stage_logger().info("another stage, the day after")
@@ -470,21 +470,21 @@ def test_sigkill_leaves_an_unparsable_manifest(tmp_path: Path, job: Path, lines:
     assert f"part {lines - 1}" in texts(job / "06_asr" / "stage.log")
 
 
-def test_an_old_error_in_a_good_run(job: Path, clock: SteppedClock) -> None:
+def test_an_old_error_in_a_good_run(job: Path, clock: FixedClock) -> None:
     first = StageIO("asr", job)
     first.track_input("audio.wav", "audio")
     first.add_config("model", "small")
     first.add_error("out of memory", MemoryError("12 GiB"))
     first.finalize(status="failed", error="out of memory")
     before = read_manifest(job / "06_asr")
-    clock.step(wall_s=60, monotonic_s=60)
+    clock.advance(60)
     for _ in range(2):
-        clock.step(wall_s=60, monotonic_s=60)
+        clock.advance(60)
         again = StageIO("asr", job)
         assert again.manifest is not None
         assert not again.manifest.has_errors()
         again.track_input("audio.wav", "audio")
-        clock.step(wall_s=7, monotonic_s=7)
+        clock.advance(7)
         again.finalize(status="success")
     manifest = read_manifest(job / "06_asr")
     assert manifest["status"] == "success"
@@ -550,22 +550,24 @@ def test_leaving_without_finalize_leaves_no_manifest(tmp_path: Path, job: Path) 
     assert [entry["status"] for entry in manifest["attempts"]] == ["success"]
 
 
-def test_times_without_zone_and_durations_by_the_wall_clock(job: Path, clock: SteppedClock) -> None:
+def test_times_without_zone_and_durations_by_the_wall_clock(job: Path, clock: FixedClock) -> None:
     io = StageIO("asr", job)
     io.add_warning("w")
-    clock.step(wall_s=-18_000, monotonic_s=0.25)  # the zone, summer time or NTP sets the clock back by five hours
+    clock.advance(0.25)
+    clock.step(-18_000)  # the zone, summer time or NTP sets the clock back by five hours
     io.finalize()
     manifest = read_manifest(job / "06_asr")
     assert manifest["duration_seconds"] == pytest.approx(0.25)
     for text in (manifest["timestamp"], manifest["completed_at"], manifest["warnings"][0]["timestamp"]):
         assert datetime.fromisoformat(text).tzinfo is not None
     started = datetime.fromisoformat(manifest["timestamp"])
-    assert started.timestamp() == pytest.approx(clock.wall / 1e9 + 18_000)
+    assert started.timestamp() == pytest.approx(clock.wall / 1e9 + 18_000 - 0.25)
 
 
-def test_a_manifest_by_itself_by_the_wall_clock(clock: SteppedClock) -> None:
+def test_a_manifest_by_itself_by_the_wall_clock(clock: FixedClock) -> None:
     manifest = StageManifest("asr", 6)
-    clock.step(wall_s=-18_000, monotonic_s=0.25)
+    clock.advance(0.25)
+    clock.step(-18_000)
     manifest.finalize()
     assert manifest.data["duration_seconds"] == pytest.approx(0.25)
 

@@ -93,7 +93,9 @@ class Envelope:
     ) -> None:
         upper = {"logs": "Logs", "spans": "Spans"}[kind]
         records = {"logs": "logRecords", "spans": "spans"}[kind]
-        self.head = f'{{"resource{upper}":[{{"resource":{resource_json},"scope{upper}":[{{"scope":{scope_json},"{records}":['
+        self.head = (
+            f'{{"resource{upper}":[{{"resource":{resource_json},"scope{upper}":[{{"scope":{scope_json},"{records}":['
+        )
         self.tail = "]" + (f',"schemaUrl":{quote(scope_schema)}' if scope_schema else "") + "}]"
         self.tail += (f',"schemaUrl":{quote(resource_schema)}' if resource_schema else "") + "}]}\n"
 

@@ -1,7 +1,8 @@
-"""The SDK's TracerProvider, ours or the application's, and the processor that brings ended spans into the spool.
+"""The SDK's TracerProvider, ours or the application's, and the processor that writes ended spans to the spool.
 
-If the application has an SDK provider, our processor joins it and its export is left alone. Otherwise ours becomes the
-global one at the first stage, never at import, so that spans of libraries (requests, transformers) nest under the stage.
+If the application has an SDK provider, our processor joins it and its export is left alone. Otherwise ours becomes
+the global one at the first stage, never at import, so that spans of libraries (requests, transformers) nest under the
+stage.
 """
 
 from __future__ import annotations
@@ -192,11 +193,8 @@ def _install() -> trace.TracerProvider:
     elif disabled():
         return trace.NoOpTracerProvider()
     else:
-        provider = StageTracerProvider(
-            resource=process_resource(), id_generator=_Ids(), shutdown_on_exit=False
-        )
+        provider = StageTracerProvider(resource=process_resource(), id_generator=_Ids(), shutdown_on_exit=False)
         trace.set_tracer_provider(provider)
     provider.add_span_processor(StageSpanProcessor())
     _provider = provider
     return provider
-

@@ -1,8 +1,8 @@
 """Events, bridged to span events, because Jaeger shows only those.
 
-The Span Event API is on its way out (OTEP 4430), so the log record is the original and this the copy. The SDK keeps 128
-events a span and silently drops the *oldest*; so at most 100 are bridged, the first half and the last, and the number in
-between is said.
+The Span Event API is on its way out (OTEP 4430), so the log record is the original and this the copy. The SDK keeps
+128 events a span and silently drops the *oldest*; so at most 100 are bridged, the first half and the last, and the
+number in between is said.
 """
 
 from __future__ import annotations

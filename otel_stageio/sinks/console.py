@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import BinaryIO
 
 from ..semconv import ENV_CONSOLE
 
@@ -50,3 +52,28 @@ def relayed(line: str, nonce: str) -> str | None:
     """The text of a marked line, or None for the program's own output."""
     mark = f"{MARK}{nonce} "
     return line[len(mark) :] if line.startswith(mark) else None
+
+
+class Passthrough:
+    """Passes a program's output on as it comes, byte for byte, without the marks that its own console lines carry."""
+
+    def __init__(self, stdout: BinaryIO, stderr: BinaryIO) -> None:
+        self._streams = {"stdout": stdout, "stderr": stderr}
+
+    def writer(self, nonce: str) -> Callable[[str, bytes], None]:
+        mark = f"{MARK}{nonce} ".encode()
+        held = {"stdout": b"", "stderr": b""}
+
+        def write(name: str, data: bytes) -> None:
+            data = (held[name] + data).replace(mark, b"")
+            # A mark may be cut in two by the end of the pipe's buffer.
+            tail = data.rfind(MARK.encode(), max(0, len(data) - len(mark)))
+            keep = tail if tail >= 0 and mark.startswith(data[tail:]) else len(data)
+            held[name] = data[keep:]
+            try:
+                self._streams[name].write(data[:keep])
+                self._streams[name].flush()
+            except (OSError, ValueError):
+                pass  # the reader has gone; the program goes on, and its log is whole
+
+        return write

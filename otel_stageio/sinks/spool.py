@@ -1,8 +1,8 @@
 """The spool of one stage attempt: journal and outbox in one, OTLP/JSON lines.
 
-Events that change the record are written the moment they happen. Plain log lines, which ``stage.log`` has already, go in
-small batches: up to 64 lines, 32 KiB or one second, whichever is first, and always before the next event, so that the
-order on disk is the order in which things were said.
+Events that change the record are written the moment they happen. Plain log lines, which ``stage.log`` has already, go
+in small batches: up to 64 lines, 32 KiB or one second, whichever is first, and always before the next event, so that
+the order on disk is the order in which things were said.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from ..layout import Job
 from ..otlp.encode import Envelope
-
 from .files import AppendFile
 
 if TYPE_CHECKING:
@@ -127,8 +126,8 @@ def span_envelope(span: ReadableSpan) -> Envelope:
 def share_life(journal: AppendFile) -> bool:
     """Lock the journal for as long as this process lives.
 
-    The lock is shared, because a program that ``Pipeline.command`` started may open the same stage as its parent; whoever
-    wants to know whether the stage is dead asks for an exclusive one.
+    The lock is shared, because a program that ``Pipeline.command`` started may open the same stage as its parent;
+    whoever wants to know whether the stage is dead asks for an exclusive one.
     """
     try:
         fcntl.flock(journal.fd, fcntl.LOCK_SH)
@@ -159,5 +158,3 @@ def _directory_size(job: Job) -> int:
             return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
     except OSError:
         return 0
-
-

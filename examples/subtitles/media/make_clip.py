@@ -3,11 +3,12 @@
     python examples/subtitles/media/make_clip.py DIRECTORY_WITH_THE_WAVS [--out DIRECTORY]
 
 The directory holds the five ``sense_and_sensibility_01_austen_64kb-*.wav`` of PocketSphinx's test data (a LibriVox
-recording, public domain) and their ``transcription.txt``. The clip is committed, so only a change of the clip needs this
-script. It makes
+recording, public domain) and their ``transcription.txt``. The clip is committed, so only a change of the clip needs
+this script. It makes
 
-* the sound: a short opening tune (synthesised here, so that the film has something that is not speech), then the sentences
-  with pauses of room tone between them, as 48 kHz stereo AAC: what a film has, so that *demux* has something to convert;
+* the sound: a short opening tune (synthesised here, so that the film has something that is not speech), then the
+  sentences with pauses of room tone between them, as 48 kHz stereo AAC: what a film has, so that *demux* has
+  something to convert;
 * the picture: the waveform scrolling over a slow gradient, small and cheap to encode;
 * ``reference.txt``: what is said, one sentence a line.
 """
@@ -18,6 +19,7 @@ import argparse
 import re
 import wave
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +96,13 @@ def picture(sound: Samples, number: int) -> NDArray[np.uint8]:
     )
     centre = int(number / FPS * FILM_RATE)
     edges = np.linspace(centre - FILM_RATE, centre + FILM_RATE, WIDTH + 1).astype(int)
-    for column, (left, right) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for column, (left, right) in enumerate(pairwise(edges)):
         piece = sound[max(left, 0) : max(right, 0)]
         level = float(np.abs(piece).max()) / 32768 if piece.size else 0.0
         half = max(1, int(level * HEIGHT * 0.8))
-        frame[HEIGHT // 2 - half : HEIGHT // 2 + half, column] = (235, 205, 120) if column <= WIDTH // 2 else (150, 130, 110)
+        frame[HEIGHT // 2 - half : HEIGHT // 2 + half, column] = (
+            (235, 205, 120) if column <= WIDTH // 2 else (150, 130, 110)
+        )
     return frame.clip(0, 255).astype(np.uint8)
 
 

@@ -1,0 +1,65 @@
+"""``python -m bench [--quick] [--only NAME] [--json FILE]``
+
+Each line is one comparison. Both sides take turns in this very run; ``ratio`` is the median of their ratios turn by
+turn, so that a busy machine slows both. A missed aim is shown, not an error: time is no test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .measure import FULL, QUICK, Result, Scale
+from .table import table
+
+#: What a caller's environment says about telemetry must not change what is measured.
+_OURS = ("OTEL_", "LOGFIRE_", "OUTPUT_DIR", "LOG_LEVEL", "DEBUG_MODE", "TRACEPARENT", "TRACESTATE")
+
+
+def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
+    from .artifacts import artifacts
+    from .lines import lines
+    from .spans import spans
+    from .stages import stages
+    from .startup import startup
+
+    return {"lines": lines, "spans": spans, "stages": stages, "artifacts": artifacts, "startup": startup}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    for name in [name for name in os.environ if name.startswith(_OURS)]:
+        del os.environ[name]
+    benches = _benches()
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What otel_stageio costs, side by side.")
+    parser.add_argument("--quick", action="store_true", help="see that it runs; too short to mean anything")
+    parser.add_argument("--only", choices=benches, action="append", metavar="NAME", help=", ".join(benches))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    options = parser.parse_args(arguments)
+    results: list[Result] = []
+    from .scratch import scratch
+
+    with scratch() as where:
+        for name in options.only or benches:
+            print(f"{name} …", file=sys.stderr)
+            (where / name).mkdir()
+            results.extend(benches[name](where / name, QUICK if options.quick else FULL))
+    print(table(results))
+    if options.json:
+        document = {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            "processors": os.cpu_count(),
+            "quick": options.quick,
+            "results": [result.as_json() for result in results],
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

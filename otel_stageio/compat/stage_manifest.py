@@ -1,0 +1,7 @@
+"""The original's ``shared.stage_manifest``."""
+
+from __future__ import annotations
+
+from ..stage_manifest import StageManifest
+
+__all__ = ["StageManifest"]
