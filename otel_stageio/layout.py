@@ -80,6 +80,17 @@ def safe_name(name: str) -> str:
     return safe
 
 
+def canonical(name: str) -> str:
+    """The stage that a caller means: a safe name, with the number taken off a directory's name (``01_demux``).
+
+    Raises:
+        TypeError, ValueError: as :func:`safe_name`.
+    """
+    safe = safe_name(name)
+    number, _, rest = safe.partition("_")
+    return rest if len(number) == 2 and number.isdigit() and rest in NUMBERS else safe
+
+
 def inside(directory: Path, name: str) -> Path:
     """``directory / name``, refusing names that leave the directory.
 

@@ -28,6 +28,7 @@ from .otlp.joined_span import JoinedSpan
 from .otlp.provider import disabled, process_resource, tracer
 from .otlp.root_span import context as span_context
 from .otlp.span_events import Bridge
+from .recovery import close_dead
 from .runtime import boot_id, host_name, never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile, is_locked
@@ -75,6 +76,7 @@ class Recorder(Voice):
         self._manifest = ManifestFile(job, stage, durable=self._durable) if manifest else None
         self._losses: dict[str, int] = {}
         self._projected = 0
+        self._half_done = False
         self._user_attributes = self.capture.attributes(attributes or {})
         _make_directories(job, stage)
         self._start_mono = runtime.clock.monotonic_ns()
@@ -94,6 +96,7 @@ class Recorder(Voice):
     # -- beginning ---------------------------------------------------------------------------------------------------
 
     def _enter(self, handed: str | None, links: Sequence[Link]) -> None:
+        close_dead(self.job)
         active = trace.get_current_span().get_span_context()
         from_environment = carrier.extract()
         entry = run.enter(
@@ -240,6 +243,7 @@ class Recorder(Voice):
             if self.ended and name != sc.EVENT_LATE:
                 self._late()
                 return
+            self._half_done = True  # a signal may raise anywhere below; then end() folds the journal anew
             event = Event(name, time_ns or runtime.clock.wall_ns(), attributes, body, severity)
             self._count(event)
             encoded = encode.event_record(event, SEVERITY_TEXT.get(severity, ""), self.ids)
@@ -254,6 +258,7 @@ class Recorder(Voice):
                     self._manifest.write(self._fold.record)
                 else:
                     self._manifest.offer(self._fold.record)
+            self._half_done = False
 
     def _project(self, event: Event) -> None:
         """What of an event shows on the stage's span. A joined stage's span is its parent's, which reads this too."""
@@ -332,7 +337,7 @@ class Recorder(Voice):
             self.spool.flush()
             path = self.job.journal(self.stage, self.attempt)
             try:
-                if path.stat().st_size <= self.spool.journal_bytes:
+                if path.stat().st_size <= self.spool.journal_bytes and not self._half_done:
                     return
             except OSError:
                 return
@@ -388,6 +393,7 @@ class Recorder(Voice):
                 self._manifest_without_end()
             self.emit(sc.EVENT_ENDED, ended, f"stage {self.stage} ended: {status}", save=save)
             self.ended = True
+            self._seen = None
             self._end_span(status, elapsed, error_type, message, ended)
             if save and self._manifest is not None:
                 left = self._new_losses()

@@ -76,7 +76,7 @@ def _close_stage(job: Job, stage: str, attempt: int) -> bool:
     try:
         try:
             fcntl.flock(journal.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (OSError, ValueError):
             return False  # alive, or somebody else is closing it
         fold = Fold()
         started: Event | None = None

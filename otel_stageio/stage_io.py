@@ -27,7 +27,7 @@ from .capture.root_logging import RootCapture
 from .digest import file_sha256
 from .ending import ending_of
 from .events import iso
-from .layout import Job, directory_name, inside, safe_name, stage_number
+from .layout import Job, canonical, directory_name, inside, stage_number
 from .lines import level_number
 from .recorder import Recorder
 from .runtime import never_raises, runtime
@@ -72,7 +72,7 @@ class StageIO:
         attributes: Mapping[str, Any] | None = None,
         capture_logging: bool | None = None,
     ) -> None:
-        self.stage_name = safe_name(stage_name)
+        self.stage_name = canonical(stage_name)
         self.stage_number = stage_number(self.stage_name)
         base = os.environ.get("OUTPUT_DIR", "out") if output_base is None else os.fspath(output_base)
         self._job = Job(base)
@@ -85,6 +85,7 @@ class StageIO:
         self._capture_logging = capture_logging
         self._root_capture: RootCapture | None = None
         self._handler: StageHandler | None = None
+        self._warned = False
         self._token: Any = None
         self._skip: str | None = None
         waiting = lifecycle.logger_only.pop((self._job.key, self.stage_name), None)
@@ -124,26 +125,11 @@ class StageIO:
     def _get_logger(self, log_level: str | int, stage_name: str | None = None) -> logging.Logger:
         if self._handler is None:
             self._handler = StageHandler(self._recorder)
-        logger = self._attach(f"stage.{stage_name or self.stage_name}", self._handler)
+        logger = _StageLogger(f"stage.{stage_name or self.stage_name}", self._handler)
         self._handler.console_level, unknown = console_level(log_level)
-        if unknown:
+        if unknown and not self._warned:
+            self._warned = True
             logger.warning("unknown log level %r; using INFO (a name like DEBUG, or a number)", log_level)
-        return logger
-
-    @staticmethod
-    def _attach(name: str, handler: StageHandler) -> logging.Logger:
-        logger = logging.getLogger(name)
-        if handler in logger.handlers:
-            return logger
-        if any(isinstance(other, StageHandler) and not other.recorder.ended for other in logger.handlers):
-            # Another job's stage of this name is open in this process: a logger of its own, outside the registry.
-            logger = _Unregistered(name)
-        for other in list(logger.handlers):
-            logger.removeHandler(other)
-            other.close()
-        logger.propagate = False
-        logger.setLevel(logging.DEBUG)
-        logger.addHandler(handler)
         return logger
 
     # -- what the stage did ------------------------------------------------------------------------------------------
@@ -310,7 +296,7 @@ class StageIO:
 
     def _input_path(self, filename: str, from_stage: str | None) -> Path:
         at_root = self.output_base / filename
-        stage = self._previous_stage() if from_stage is None else safe_name(from_stage)
+        stage = self._previous_stage() if from_stage is None else canonical(from_stage)
         if stage is None:
             return at_root
         path = self.output_base / directory_name(stage) / filename
@@ -395,11 +381,26 @@ class StageIO:
         return file_sha256(file_path)
 
 
-class _Unregistered(logging.Logger):
-    """A logger that is in no registry, so nothing resets its level cache: it asks every time."""
+class _StageLogger(logging.Logger):
+    """A stage's own logger, so that two jobs with the same stage in one process do not share one.
+
+    The registry's logger of the same name, which modules get from ``logging.getLogger("stage.asr")``, follows the stage
+    that asked last.
+    """
+
+    def __init__(self, name: str, handler: StageHandler) -> None:
+        super().__init__(name, logging.DEBUG)
+        registered = logging.getLogger(name)
+        for other in list(registered.handlers):
+            registered.removeHandler(other)
+        for logger in (self, registered):
+            logger.propagate = False
+            logger.setLevel(logging.DEBUG)
+            logger.addHandler(handler)
 
     def isEnabledFor(self, level: int) -> bool:
-        return level >= self.getEffectiveLevel() and self.manager.disable < level
+        # Not in the registry, so nothing would reset the base class's cache of levels.
+        return level >= self.level and level > self.manager.disable and not self.disabled
 
 
 def console_level(word: object) -> tuple[int, bool]:

@@ -46,7 +46,7 @@ class Step:
             runtime.internal_error("span")
             self._span = trace.INVALID_SPAN
             self._token = otel_context.attach(otel_context.get_current())
-        self._pid = recorder.pid
+        self._pid = os.getpid()
         return self._span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -24,6 +24,8 @@ class Voice:
         self.capture = capture
         self.artifacts = Artifacts(capture)
         self._progress_ns = 0
+        #: Kept so that the same exception is not recorded twice: added by the stage, then raised out of it.
+        self._seen: BaseException | None = None
 
     def emit(
         self, name: str, attributes: dict[str, Any], body: str | None = None, severity: int = INFO, **_: Any
@@ -83,9 +85,12 @@ class Voice:
     @never_raises()
     def exception(self, exception: BaseException) -> None:
         """Record an exception with its traceback and what caused it; ``stage.log`` shows the traceback too."""
+        again = exception is self._seen
         attributes = self._exception_attributes(exception)
-        name, detail = attributes[sc.EXCEPTION_TYPE], attributes[sc.LOCAL_DETAIL]
         self.traceback(attributes[sc.LOCAL_TRACEBACK])
+        if again:
+            return
+        name, detail = attributes[sc.EXCEPTION_TYPE], attributes[sc.LOCAL_DETAIL]
         self._say(sc.EVENT_EXCEPTION, f"{name}: {detail}" if detail else name, ERROR, attributes)
 
     @never_raises()
@@ -116,6 +121,7 @@ class Voice:
         self.emit(name, attributes, body, severity)
 
     def _exception_attributes(self, exception: BaseException) -> dict[str, Any]:
+        self._seen = exception
         capture = self.capture
         detail = capture.string(_text(exception))
         frames = traceback.format_exception(type(exception), exception, exception.__traceback__)

@@ -1006,8 +1006,6 @@ def test_pipeline_logger_is_text_at_info(tmp_path: Path) -> None:
                 "get_all_stage_dirs",
                 "get_stage_dir",
                 "get_stage_number",
-                "print_stage_order",
-                "validate_stage_order",
             ],
         ),
     ],
@@ -1054,11 +1052,3 @@ def test_all_stage_dirs() -> None:
     assert list(dict.fromkeys(directories)) == DIRECTORIES
     directories.clear()
     assert compat_order.get_all_stage_dirs()
-
-
-def test_the_stage_order_can_be_printed_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compat_order.validate_stage_order() is None
-    compat_order.print_stage_order()
-    out = capsys.readouterr().out
-    for directory in DIRECTORIES:
-        assert directory in out

@@ -38,7 +38,7 @@ from helpers import job as job
 from helpers import stage as stage
 
 from otel_stageio import Pipeline, RunRecord, StageIO, StageManifest, recover
-from otel_stageio.compat.logger import PipelineLogger, setup_logger
+from otel_stageio.compat.logger import PipelineLogger, setup_dual_logger, setup_logger
 from otel_stageio.testing import FixedClock
 
 OpenStage = Callable[..., StageIO]
@@ -110,6 +110,21 @@ def test_handlers_replaced_and_never_closed(stage: OpenStage) -> None:
     io.get_stage_logger().info("late, and no descriptor is kept for it")
     assert open_logs(io.stage_dir) == []
     gc.collect()  # a ResourceWarning is an error in this test run
+
+
+def test_a_dual_logger_that_a_stage_replaces_is_closed(stage: OpenStage, tmp_path: Path) -> None:
+    setup_dual_logger("asr", tmp_path / "odd" / "stage.log", tmp_path / "central").info("x")
+    stage("asr").get_stage_logger().info("y")
+    assert open_logs(tmp_path / "odd") == open_logs(tmp_path / "central") == []
+
+
+def test_many_jobs_leave_no_descriptors(tmp_path: Path) -> None:
+    descriptors = []
+    for number in range(20):
+        with StageIO("asr", tmp_path / str(number)) as io:
+            io.get_stage_logger().info("x")
+        descriptors.append(psutil.Process().num_fds())
+    assert descriptors[-1] == descriptors[0]
 
 
 def test_loggers_by_the_hundred_leave_no_descriptors(tmp_path: Path) -> None:
@@ -211,16 +226,23 @@ def test_an_ascii_console_loses_the_record(tmp_path: Path, job: Path) -> None:
         import sys
         from otel_stageio import StageIO
 
+        from otel_stageio.compat.logger import PipelineLogger
+        from otel_stageio.compat.stage_utils import get_stage_logger
+
         io = StageIO("asr", sys.argv[1])
         io.get_stage_logger().info("नमस्ते, Zoë")
         io.finalize()
+        PipelineLogger("mine", io.get_log_path("x")).info("नमस्ते, Zoë")
+        get_stage_logger("console").info("नमस्ते, Zoë")
         """,
     )
     done = run_python(script, job, PYTHONIOENCODING="ascii:strict", LC_ALL="C")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.isascii()
-    assert "[stage.asr] [INFO]" in done.stdout
+    for name in ("stage.asr", "mine", "console"):
+        assert f"[{name}] [INFO]" in done.stdout
     assert "नमस्ते, Zoë" in texts(job / "06_asr" / "stage.log")
+    assert "नमस्ते, Zoë" in texts(job / "logs" / "06_asr_x.log")
 
 
 @pytest.mark.parametrize("data", [{"name": "film\udcff"}, {"x": object()}, [1, 2, {3}], {"x": float("nan")}])
@@ -242,6 +264,8 @@ def test_api_keys_verbatim_in_logs_and_manifest(tmp_path: Path, job: Path) -> No
         import os, sys
         from otel_stageio import StageIO
 
+        from otel_stageio.compat.logger import PipelineLogger
+
         secret = os.environ["TMDB_API_KEY"]
         io = StageIO("tmdb", sys.argv[1])
         log = io.get_stage_logger("DEBUG")
@@ -257,11 +281,12 @@ def test_api_keys_verbatim_in_logs_and_manifest(tmp_path: Path, job: Path) -> No
         except ValueError as error:
             io.add_error("request failed with " + secret, error)
             log.exception("it broke")
+        PipelineLogger("tmdb", io.get_log_path()).info("key %s", secret)
         io.finalize(status="failed", error=secret, token="a-token-in-finalize")
         """,
     )
     done = run_python(script, job, TMDB_API_KEY="s3cr3t-value-of-the-key")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stderr, done.returncode) == ("", 0)
     secrets = [
         "s3cr3t-value-of-the-key",
         "abcdef0123456789abcdef",
@@ -369,7 +394,7 @@ def test_no_configuration_no_log(tmp_path: Path) -> None:
         """,
     )
     done = run_python(script)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stderr, done.returncode) == ("", 0)
     assert "no configuration" in texts(tmp_path / "out" / "06_asr" / "stage.log")
     assert "before any configuration" in texts(tmp_path / "out" / "logs" / "01_demux_x.log")
 
@@ -381,21 +406,20 @@ def test_a_path_in_the_config_destroys_the_manifest(stage: OpenStage, job: Path)
     io = stage("asr")
     cycle: dict[str, Any] = {}
     cycle["self"] = cycle
-    io.set_config(
-        {
-            "model": Path("/models/large"),
-            "languages": {"en", "hi"},
-            "raw": b"\xff\x00",
-            "when": datetime(2025, 11, 27),
-            "nan": float("nan"),
-            "infinite": float("-inf"),
-            "cycle": cycle,
-            "name": "film\udcff",
-            "huge": 2**80,
-            3: "a key that is a number",
-            "object": object(),
-        }
-    )
+    config: dict[Any, Any] = {
+        "model": Path("/models/large"),
+        "languages": {"en", "hi"},
+        "raw": b"\xff\x00",
+        "when": datetime(2025, 11, 27),
+        "nan": float("nan"),
+        "infinite": float("-inf"),
+        "cycle": cycle,
+        "name": "film\udcff",
+        "huge": 2**80,
+        3: "a key that is a number",
+        "object": object(),
+    }
+    io.set_config(config)
     io.finalize(status="success", where=Path("/x"))
     manifest = read_manifest(io.stage_dir)
     assert manifest["status"] == "success"
@@ -544,7 +568,7 @@ def test_leaving_without_finalize_leaves_no_manifest(tmp_path: Path, job: Path) 
         tmp_path / "stage.py", "import sys; from otel_stageio import StageIO; io = StageIO('asr', sys.argv[1])\n"
     )
     done = run_python(script, job)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stderr, done.returncode) == ("", 0)
     manifest = read_manifest(job / "06_asr")
     assert manifest["status"] == "incomplete"
     assert [entry["status"] for entry in manifest["attempts"]] == ["success"]

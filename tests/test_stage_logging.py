@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +24,7 @@ def _find_the_package() -> None:
     if importlib.util.find_spec("otel_stageio") is None:
         sys.path.insert(0, str(ROOT))
     try:
-        for name in ("otel_stageio", "opentelemetry.sdk", "psutil"):
+        for name in ("otel_stageio", "opentelemetry.sdk", "psutil", "typer", "rich"):
             importlib.import_module(name)
     except ModuleNotFoundError as missing:
         ours = ROOT / ".venv" / "bin" / "python"
@@ -31,7 +32,7 @@ def _find_the_package() -> None:
             sys.stdout.flush()
             os.execv(ours, [str(ours), *sys.argv])
         print(f"{missing.name} is not installed in {sys.executable}.")
-        print(f"Install the package first:  {sys.executable} -m pip install {ROOT}")
+        print(f"Install the package first:  {sys.executable} -m pip install '{ROOT}[cli]'")
         print("or make the development environment with `make setup`, and run this again.")
         sys.exit(2)
 
@@ -57,8 +58,9 @@ def _said(log: Path) -> list[tuple[str, ...]]:
     return [match.groups() for match in found if match]
 
 
-def _manifest(job: Path, directory: str) -> dict:
-    return json.loads((job / directory / "manifest.json").read_text(encoding="utf-8"))
+def _manifest(job: Path, directory: str) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((job / directory / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
 
 
 def _environment(job: Path) -> dict[str, str]:

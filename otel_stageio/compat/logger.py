@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..capture.log_handler import message_of
 from ..capture.redaction import Redactor
 from ..capture.text import clean, one_record
 from ..layout import Job, directory_name, safe_name
+from ..sinks.console import Console
 from ..stage_io import StageIO, console_level
 
 #: A second number table, which the original has for log files only; unknown names are 99.
@@ -70,8 +70,7 @@ class RedactingFormatter(logging.Formatter):
 
     @classmethod
     def console(cls, level: int, kind: str = "text") -> logging.Handler:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setLevel(level)
+        handler = _ConsoleHandler(level)
         handler.setFormatter(cls(kind))
         return handler
 
@@ -86,6 +85,18 @@ class RedactingFormatter(logging.Formatter):
         handler.setLevel(level)
         handler.setFormatter(cls(kind))
         return handler
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints; whatever the console cannot show is escaped."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        # Unmarked: a parent process that reads this has it from nowhere else.
+        self._console = Console(marked=False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.write(self.format(record) + "\n")
 
 
 def fresh_logger(name: str) -> logging.Logger:

@@ -20,7 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from .. import semconv as sc
 from .._version import __version__
-from ..ambient import recorder_of
+from ..ambient import ambient, recorder_of
 from ..runtime import runtime
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class _StageTracer(trace.Tracer):
 def _adopted() -> Context | None:
     if trace.get_current_span() is not trace.INVALID_SPAN:
         return None
-    recorder = recorder_of(None)
+    recorder = ambient()
     return recorder.context if recorder is not None else None
 
 

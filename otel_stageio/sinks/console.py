@@ -18,10 +18,10 @@ _RELAY = "relay:"
 
 
 class Console:
-    def __init__(self) -> None:
+    def __init__(self, *, marked: bool = True) -> None:
         word = os.environ.get(ENV_CONSOLE, "auto").strip()
         self.off = word.lower() == "off"
-        self._mark = f"{MARK}{word[len(_RELAY) :]} " if word.startswith(_RELAY) else ""
+        self._mark = f"{MARK}{word[len(_RELAY) :]} " if marked and word.startswith(_RELAY) else ""
 
     def write(self, text: str) -> None:
         """Write one record, which ends in a newline. A closed, full or ASCII console is no reason to fail."""

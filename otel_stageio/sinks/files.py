@@ -57,11 +57,11 @@ class AppendFile:
             if self._torn:  # close the half line that somebody left, so that this record stands alone
                 record = b"\n" + record
             written = os.write(self._fd, record)
+            self.size += written
             if written != len(record):  # a full disk takes part of a record
                 self._torn = True
                 raise OSError(f"short write: {written} of {len(record)}")
             self._torn = False
-            self.size += written
             if self._durable:
                 os.fsync(self._fd)
             return True

@@ -132,7 +132,7 @@ def share_life(journal: AppendFile) -> bool:
     try:
         fcntl.flock(journal.fd, fcntl.LOCK_SH)
         return True
-    except OSError:
+    except (OSError, ValueError):  # ValueError: the file could not be opened
         return False
 
 

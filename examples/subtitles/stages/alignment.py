@@ -40,7 +40,7 @@ def run_stage(io: StageIO) -> None:
         segment["aligned"] = words is not None
         if words:
             log.debug("segment %d: moved by at most %.2f s", segment["id"], shift(segment["words"], words))
-            segment.update(words=words, start=words[0]["start"], end=words[-1]["end"])
+            segment["words"], segment["start"], segment["end"] = words, words[0]["start"], words[-1]["end"]
         else:
             io.add_warning(f"segment {segment['id']} could not be aligned; it keeps the times of the ASR")
         io.progress(done=number, total=len(segments), unit="segments")
@@ -52,21 +52,27 @@ def run_stage(io: StageIO) -> None:
 
 def align(decoder: Any, samples: Samples, segment: Segment) -> list[Word] | None:
     """The segment's words with the times of the alignment; None if there is none."""
-    spoken = words_of(segment["text"])
-    if not spoken or any(decoder.lookup_word(word) is None for word in spoken):
+    spoken = [part for word in segment["words"] for part in words_of(word["word"])]
+    if not spoken or any(decoder.lookup_word(part) is None for part in spoken):
         return None
     decoder.set_align_text(" ".join(spoken))
     try:
-        words = decode(decoder, samples, segment["start"], segment["end"])
+        found = decode(decoder, samples, segment["start"], segment["end"])
     except RuntimeError:  # the text does not fit the sound
         return None
-    if [word["word"] for word in words] != spoken:
-        return None
-    written = segment["words"]  # an alignment scores no words: keep the ASR's spelling and confidence
-    if len(written) == len(words):
-        for word, asr in zip(words, written, strict=True):
-            word["word"], word["probability"] = asr["word"], asr["probability"]
-    return words
+    return retimed(segment["words"], found) if [part["word"] for part in found] == spoken else None
+
+
+def retimed(words: list[Word], found: list[Word]) -> list[Word]:
+    """The ASR's words, spelling and confidence, with the times of what was aligned ("ill-disposed" is two of those)."""
+    parts = iter(found)
+    result = []
+    for word in words:
+        own = [next(parts) for _ in words_of(word["word"])]
+        if own:
+            word = {**word, "start": own[0]["start"], "end": own[-1]["end"]}
+        result.append(word)
+    return result
 
 
 def shift(before: list[Word], after: list[Word]) -> float:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.signal import stft
 
-from examples.subtitles.audio import RATE, Samples, cut, read_wav, rms
+from examples.subtitles.audio import RATE, Samples, cut, read_wav, rms, stft
 from examples.subtitles.segments import Segment, document, segments_of
 from otel_stageio import StageIO
 
@@ -57,7 +56,7 @@ def run_stage(io: StageIO) -> None:
     with io.span("music_without_words"):
         passages = music_between(segments, samples, accompaniment)
     sung = sum(bool(segment["is_lyrics"]) for segment in segments)
-    log.info("%d of %d segments are sung; %d passages of music", sung, len(segments), len(passages))
+    log.info("%d of %d segments are sung; passages of music: %d", sung, len(segments), len(passages))
     metadata = {"method": "acoustic", "threshold": THRESHOLD, "segments": measured, "music": passages}
     io.track_output(io.save_json(metadata, "lyrics_metadata.json"), "metadata")
     io.track_output(io.save_json(document(segments, language=source["language"]), "segments.json"), "transcript")
@@ -126,8 +125,8 @@ def beat_strength(samples: Samples) -> float:
     """How well the rises of the spectrum repeat after 0.25 to 1 s: the strongest autocorrelation there."""
     if len(samples) < RATE:
         return 0.0
-    _, _, spectrum = stft(samples, RATE, nperseg=512, noverlap=512 - HOP)
-    rises = np.maximum(np.diff(np.log1p(1000 * np.abs(spectrum)), axis=1), 0).sum(axis=0)
+    spectrum = stft(samples, 512, HOP)
+    rises = np.maximum(np.diff(np.log1p(4 * np.abs(spectrum)), axis=1), 0).sum(axis=0)
     rises -= rises.mean()
     correlation = np.correlate(rises, rises, "full")[len(rises) - 1 :]
     return float(max(0.0, correlation[25:100].max() / correlation[0])) if correlation[0] > 0 else 0.0

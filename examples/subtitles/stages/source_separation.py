@@ -19,9 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import median_filter
-from scipy.signal import istft, stft
 
-from examples.subtitles.audio import RATE, Samples, read_wav, rms, write_wav
+from examples.subtitles.audio import RATE, Samples, istft, read_wav, rms, stft, write_wav
 from otel_stageio import StageIO
 
 WINDOW = 4096
@@ -67,13 +66,12 @@ def separate(mixture: Samples) -> Samples:
     """The mixture without what is held like a note."""
     if len(mixture) < WINDOW:
         return mixture
-    _, _, spectrum = stft(mixture, RATE, nperseg=WINDOW, noverlap=WINDOW - HOP)
+    spectrum = stft(mixture, WINDOW, HOP)
     magnitude = np.abs(spectrum)
     held = median_filter(magnitude, (1, KERNEL)) ** 2
     changing = (MARGIN * median_filter(magnitude, (KERNEL, 1))) ** 2
     music = held / (held + changing + 1e-12)
-    _, voice = istft(spectrum * (1 - music), RATE, nperseg=WINDOW, noverlap=WINDOW - HOP)
-    return voice[: len(mixture)]
+    return istft(spectrum * (1 - music), WINDOW, HOP, len(mixture))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

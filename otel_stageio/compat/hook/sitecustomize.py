@@ -55,8 +55,8 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_loader(name, _Loader(self._targets[name]))
 
 
-class _EmptyPackage(importlib.abc.MetaPathFinder):
-    """Last on ``sys.meta_path``: PACKAGE itself, where the project does not have it."""
+class _LastResort(importlib.abc.MetaPathFinder):
+    """Last on ``sys.meta_path``: PACKAGE itself and its stage_order, where the project has none of its own."""
 
     def __init__(self, package: str) -> None:
         self._package = package
@@ -64,6 +64,8 @@ class _EmptyPackage(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        if name == f"{self._package}.stage_order" and importlib.util.find_spec("otel_stageio") is not None:
+            return importlib.util.spec_from_loader(name, _Loader("otel_stageio.compat.stage_order"))
         if name != self._package:
             return None
         spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
@@ -84,5 +86,5 @@ def _next_sitecustomize() -> None:
 _package = os.environ.get("OTEL_STAGEIO_DROP_IN", "")
 if _package:
     sys.meta_path.insert(0, _Finder(_package))
-    sys.meta_path.append(_EmptyPackage(_package))
+    sys.meta_path.append(_LastResort(_package))
 _next_sitecustomize()

@@ -1,0 +1,184 @@
+"""The commands: names, options, help. What they do is in the module of the same name, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .._version import __version__
+from .run import run
+
+app = typer.Typer(
+    name="otel-stageio",
+    help="Run records for staged pipelines: what ran, on what, for how long, and why it stopped.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job directory.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead, for programs.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"otel-stageio {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _answering(json: bool = False) -> Iterator[None]:
+    """What cannot be answered is one sentence and exit code 1, never a traceback; under ``--json`` it is a document."""
+    from ..runtime import runtime
+    from .disk import Unreadable
+    from .reader import NotAJob
+    from .terminal import complain, document
+
+    try:
+        yield
+        return
+    except (NotAJob, Unreadable) as error:
+        sentence = str(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if runtime.strict:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        sentence = f"internal error, please report it: {type(error).__name__}: {error} ({where})"
+    if json:
+        document({"error": sentence})
+    else:
+        sys.stdout.flush()
+        complain(sentence)
+    raise typer.Exit(1)
+
+
+app.command("run", context_settings={"help_option_names": ["-h", "--help"]})(run)
+
+
+@app.command()
+def status(job: JobArgument, json: JsonOption = False) -> None:
+    """Say how a job stands: its run, its stages, what each was made of, and why it stopped.
+
+    A stage whose process is gone is closed as crashed, here as at the start of the next stage.
+
+    \b
+    Examples:
+      otel-stageio status out/job1
+      otel-stageio status out/job1 --json | jq -r .state
+    """
+    with _answering(json):
+        from .reader import read_job
+        from .status import show_status
+        from .terminal import Terminal, document
+
+        view = read_job(job)
+        if json:
+            document(view.document(records=False))
+        else:
+            show_status(view, Terminal())
+
+
+@app.command()
+def show(
+    job: JobArgument,
+    stage: Annotated[
+        str | None, typer.Argument(metavar="[STAGE]", help="A stage: asr, 06_asr or 6.", show_default=False)
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", "-f", help="Whole tracebacks and lists, nothing folded.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show everything that is recorded of a job, or of one stage of it.
+
+    \b
+    Examples:
+      otel-stageio show out/job1
+      otel-stageio show out/job1 asr --full
+      otel-stageio show out/job1 --json | jq '.stages[].record.config'
+    """
+    with _answering(json):
+        from .reader import read_job
+        from .terminal import Terminal, document
+
+        view = read_job(job)
+        if stage is None:
+            from .show import show_job
+
+            if json:
+                document(view.document(records=True))
+            else:
+                show_job(view, Terminal(), full=full)
+        else:
+            from .show_stage import find_stage, show_stage
+
+            found = find_stage(view, stage)
+            if json:
+                document({"job": view.path, "run": None, **found.document(record=True)})
+            else:
+                show_stage(view, found, Terminal(), full=full)
+
+
+@app.command()
+def validate(
+    job: Annotated[
+        str, typer.Argument(metavar="JOB|FILE", help="Job directory, or one of its files.", show_default=False)
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Check manifests, run record and spool; exit code 1 if anything is not valid.
+
+    Every manifest is held against the schema, every line of the spool against OTLP's own definitions, every span's
+    parent is looked for. A line cut off by a crash is a warning.
+
+    \b
+    Examples:
+      otel-stageio validate out/job1
+      otel-stageio validate out/job1/06_asr/manifest.json
+    """
+    with _answering(json):
+        from .terminal import Terminal, document
+        from .validate import show_findings, validate_path
+
+        findings = validate_path(job)
+        if json:
+            document(findings.document(job))
+        else:
+            show_findings(findings, job, Terminal())
+        valid = findings.valid
+    if not valid:
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema(
+    what: Annotated[Literal["manifest", "run"], typer.Argument(help="Which file's schema.")] = "manifest",
+) -> None:
+    """Print the JSON Schema of manifest.json or of the run record.
+
+    \b
+    Examples:
+      otel-stageio schema > manifest.schema.json
+      otel-stageio schema run
+    """
+    from .schema import schema_of
+    from .terminal import document
+
+    document(schema_of(what))

@@ -1,0 +1,196 @@
+"""Reading a job's files without trust: torn, hostile, half-written or of another kind, each gives what can be had of it.
+
+Nothing here writes, and nothing here raises anything but :class:`Unreadable`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from ..fold import Fold
+from ..layout import Job, safe_name
+from ..otlp import decode
+from ..sinks.files import is_locked
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: One line of the spool is smaller (OTLP receivers take no larger requests).
+LARGEST_LINE = 1024 * 1024
+#: What a line of JSON that is none of ours can raise while it is taken apart.
+_ODD = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
+
+
+class Unreadable(Exception):
+    """Says what is wrong with a file, as the end of a sentence: ``is empty``."""
+
+
+def json_object(path: Path, *, strict: bool = False) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Args:
+        strict: JSON as the standard has it, without NaN and Infinity.
+
+    Raises:
+        Unreadable: if that is not what is there.
+    """
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not a JSON value")
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+            raise Unreadable("is not a regular file")
+        raw = path.read_bytes()
+        if not raw.strip():
+            raise Unreadable("is empty")
+        content = json.loads(raw, parse_constant=refuse if strict else None)
+    except FileNotFoundError:
+        raise Unreadable("does not exist") from None
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply") from error
+    except ValueError as error:
+        raise Unreadable(f"is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Unreadable(f"is no JSON object but a {type(content).__name__}")
+    return content
+
+
+def tolerant(model: type[Model], content: dict[str, Any]) -> tuple[Model, list[str]]:
+    """As much of ``content`` as the model takes, and what had to be left out. Every field of it must have a default.
+
+    Raises:
+        Unreadable: if a field without a default is what is wrong.
+    """
+    problems: list[str] = []
+    while True:
+        try:
+            return model.model_validate(content), problems
+        except ValidationError as error:
+            found = error.errors()
+            content = dict(content)
+            bad = {str(item["loc"][0]) for item in found if item["loc"]}
+            problems += [sentence(item) for item in found]
+            if not bad & content.keys():
+                raise Unreadable("; ".join(problems)) from error
+            for key in bad:
+                content.pop(key, None)
+        except RecursionError as error:
+            raise Unreadable("is nested too deeply") from error
+
+
+def sentence(error: Any) -> str:
+    """One of pydantic's errors in words."""
+    where = ".".join(map(str, error["loc"]))
+    return f"{where}: {str(error['msg'])[:1].lower()}{str(error['msg'])[1:]}" if where else str(error["msg"])
+
+
+class Line(NamedTuple):
+    number: int
+    raw: bytes
+    #: False for the half line that a killed process leaves at the end, and for one too long to be read.
+    whole: bool
+
+
+def lines(path: Path) -> Iterator[Line]:
+    """The lines of a spool file, blank ones left out. None of it is ever in memory beyond one line."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Unreadable("is not a regular file")
+        with open(path, "rb") as file:
+            number = 0
+            while raw := file.readline(LARGEST_LINE + 1):
+                number += 1
+                whole = raw.endswith(b"\n")
+                rest = raw
+                while not rest.endswith(b"\n") and (rest := file.readline(LARGEST_LINE)):
+                    pass
+                if raw.strip():
+                    yield Line(number, raw, whole)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
+
+
+def parsed(raw: bytes) -> dict[str, Any] | None:
+    """A line's JSON object, or None."""
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _requests(path: Path) -> Iterator[decode.Lines]:
+    """Each line by itself, so that one that cannot be taken apart costs no other."""
+    try:
+        for line in lines(path):
+            content = parsed(line.raw)
+            if content is not None:
+                yield cast(decode.Lines, (content,))
+    except Unreadable:
+        return
+
+
+def folded(path: Path) -> Fold:
+    """The fold of a journal; ``started_ns`` is 0 if nothing of the stage is in it."""
+    state = Fold()
+    for request in _requests(path):
+        try:
+            for event in decode.events(request):
+                state.apply(event)
+        except _ODD:
+            continue
+    return state
+
+
+def spans(path: Path) -> Iterator[dict[str, Any]]:
+    """Every span of a spool file, as :func:`otel_stageio.otlp.decode.spans` has it."""
+    for request in _requests(path):
+        try:
+            found = list(decode.spans(request))
+        except _ODD:
+            continue
+        yield from found
+
+
+def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> Path | None:
+    """A stage's spool file; None if no stage of ours can have that name (it may come from a forged manifest)."""
+    try:
+        return job.journal(stage, attempt, signal) if safe_name(stage) == stage else None
+    except (TypeError, ValueError):
+        return None
+
+
+def lives(job: Job, stage: str, attempt: int) -> bool:
+    path = journal(job, stage, attempt)
+    return path is not None and is_locked(path)
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that is not blank."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return ""
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            tail = file.read().decode("utf-8", "replace").rstrip().split("\n")
+    except OSError:
+        return ""
+    return tail[-1]
+
+
+def entries(directory: Path) -> list[os.DirEntry[str]]:
+    """What is in a directory, by name; nothing if it cannot be read."""
+    try:
+        with os.scandir(directory) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []

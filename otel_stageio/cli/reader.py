@@ -1,0 +1,143 @@
+"""A job directory -> :class:`~otel_stageio.cli.view.JobView`: from disk alone, in any state, of any version.
+
+The manifests are read; a journal only where a manifest is missing, damaged or behind. A stage that the record calls
+running lives if its journal is locked. The one thing that is ever written is the end of what has died, by
+:mod:`otel_stageio.recovery`, and never into a job that the original made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..layout import Job
+from ..recovery import close_dead
+from ..runtime import runtime
+from ..sinks.files import is_locked
+from .disk import Unreadable, entries
+from .original import Root, root_manifest
+from .runs import read_runs, run_view
+from .stages import read_stages
+from .text import count, one_line
+from .view import UNKNOWN, JobView, worst
+
+_STAGE_DIRECTORY = re.compile(r"\d\d_.+")
+_RECORDS = ("manifest.json", "stage_manifest.json", "stage.log")
+
+
+class NotAJob(Exception):
+    """What was asked about is no job, or cannot be read; says what it is instead."""
+
+
+def read_job(path: str, *, steps: bool = True) -> JobView:
+    """Read a job.
+
+    Args:
+        steps: read the inner spans too.
+
+    Raises:
+        NotAJob: with a sentence for the user.
+    """
+    job = Job(path)
+    _check(job, path)
+    view = _read(job, path, steps)
+    if _is_dead(view) and os.access(job.spool, os.W_OK) and not job.machinery.is_symlink():
+        close_dead(job)
+        view = _read(job, path, steps)
+    return view
+
+
+def is_job(job: Job) -> bool:
+    """Whether a directory is a job of ours or of the original."""
+    if job.run_record.exists() or job.spool.is_dir() or root_manifest(job) is not None:
+        return True
+    if any(entry.name.startswith("99_pipeline_") for entry in entries(job.logs)):
+        return True
+    return any(
+        _STAGE_DIRECTORY.fullmatch(entry.name) and any(os.path.lexists(Path(entry.path, name)) for name in _RECORDS)
+        for entry in entries(job.root)
+    )
+
+
+def _check(job: Job, path: str) -> None:
+    if "\0" in path:
+        raise NotAJob("a path cannot contain NUL")
+    try:
+        names = os.listdir(job.root)
+    except FileNotFoundError:
+        raise NotAJob(f"{path} does not exist") from None
+    except NotADirectoryError:
+        raise NotAJob(f"{path} is a file; expected a job directory") from None
+    except OSError as error:
+        raise NotAJob(f"{path} cannot be read: {error.strerror}") from error
+    if is_job(job):
+        return
+    if any(name in names for name in _RECORDS) and is_job(Job(job.root.parent)):
+        stage = job.root.name.partition("_")[2] or job.root.name
+        raise NotAJob(f"{path} is the directory of a stage; ask about its job: otel-stageio show {job.base.parent} {stage}")
+    if not names:
+        raise NotAJob(f"{path} is empty: no stage has run there yet")
+    inside = [name for name in sorted(names) if not name.startswith(".") and is_job(Job(job.root / name))]
+    if inside:
+        first = ", ".join(inside[:3]) + (", …" if len(inside) > 3 else "")
+        raise NotAJob(f"{path} is no job, but {count(len(inside), 'job')} lie in it: {first}")
+    raise NotAJob(f"{path} is no job: it has neither .stageio/ nor a stage directory such as 06_asr/")
+
+
+def _is_dead(view: JobView) -> bool:
+    return any(stage.died for stage in view.stages) or (
+        view.run is not None and not view.run.closed and not view.run.implicit and view.run.state != "running"
+    )
+
+
+def _read(job: Job, path: str, steps: bool) -> JobView:
+    problems: list[str] = []
+    record = None
+    try:
+        record, found = read_runs(job)
+        problems += [f".stageio/run.json: {problem}" for problem in found]
+    except Unreadable as error:
+        if job.machinery.is_dir():
+            problems.append(f".stageio/run.json {error}")
+    root = root_manifest(job)
+    stages = read_stages(job, record, root, _stage_directories(job), steps=steps)
+    view = JobView(path, job.root.name or path, "otel_stageio", UNKNOWN, stages=stages, problems=problems)
+    view.logs = [f"logs/{entry.name}" for entry in entries(job.logs) if entry.name.endswith(".log")]
+    view.state = worst([stage.state for stage in stages])
+    if record is not None:
+        owned = is_locked(job.owner_lock)
+        view.run = run_view(record, stages, owned, runtime.clock.wall_ns())
+        view.earlier = [run_view(run, stages, False, runtime.clock.wall_ns()) for run in record.earlier]
+        view.state = view.run.state
+        begun = {item.stage for item in record.stages}
+        view.pending = [str(name) for name in record.planned if name not in begun]
+    elif root is not None:
+        _as_original(view, root)
+    if not job.machinery.is_dir():
+        view.origin = "original"
+    return view
+
+
+def _as_original(view: JobView, root: Root) -> None:
+    view.name = one_line(root.name) or view.name
+    view.pending = root.pending
+    if root.status == "running":
+        # The original says so for ever if it was killed.
+        view.state = "lost"
+        view.problems.append("manifest.json says running, and nothing tells whether that is still so")
+    elif root.status and root.status not in ("prepared", "pending"):
+        view.state = root.status
+
+
+def _stage_directories(job: Job) -> list[Path]:
+    found = []
+    for entry in entries(job.root):
+        try:
+            if _STAGE_DIRECTORY.fullmatch(entry.name) and entry.is_dir():
+                found.append(Path(entry.path))
+        except OSError:
+            continue
+    return found
+
+

@@ -1,0 +1,70 @@
+"""``run.json`` for the readers: which run a stage belongs to, and how a run stands by now."""
+
+from __future__ import annotations
+
+from ..events import iso
+from ..layout import Job
+from ..run_record import RunBase, RunRecord
+from .disk import json_object, tolerant
+from .text import seconds_between
+from .view import RunView, StageView, worst
+
+
+def read_runs(job: Job) -> tuple[RunRecord, list[str]]:
+    """The run record, and what had to be left out of it.
+
+    Raises:
+        Unreadable: if there is none, or nothing can be had of it.
+    """
+    return tolerant(RunRecord, json_object(job.run_record))
+
+
+def run_number(record: RunRecord | None, stage: str, attempt: int, run_id: str | None) -> int | None:
+    """The number of the run that an attempt at a stage belongs to."""
+    if record is None:
+        return None
+    runs = (record, *record.earlier)
+    for run in runs:
+        if run_id is not None and run.run_id == run_id:
+            return run.attempt
+    for run in runs:
+        if any(item.stage == stage and item.attempt == attempt for item in run.stages):
+            return run.attempt
+    return None
+
+
+def run_view(run: RunBase, stages: list[StageView], owned: bool, now_ns: int) -> RunView:
+    """
+    Args:
+        owned: whether the run's owner is alive.
+    """
+    mine = [stage for stage in stages if stage.run == run.attempt]
+    closed = run.status != "running"
+    state = run.status
+    if not closed:
+        states = [stage.state for stage in mine]
+        if "running" in states or (owned and not run.implicit):
+            state = "running"
+        elif run.implicit:
+            state = worst(states)
+        else:
+            state = "crashed"
+    ended = run.ended_at
+    if ended is None and state != "running":
+        ended = max((stage.ended_at for stage in mine if stage.ended_at), default=None)
+    until = ended if state != "running" else iso(now_ns)
+    return RunView(
+        run.attempt,
+        run.pipeline,
+        state,
+        run.run_id,
+        run.trace_id,
+        closed,
+        run.implicit,
+        run.started_at,
+        ended,
+        seconds_between(run.started_at, until),
+        run.pipeline_log,
+        run.owner.host,
+        run.owner.pid,
+    )

@@ -1,0 +1,102 @@
+"""Text for people: what was read from disk made harmless, and quantities as people say them."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from typing import Any
+
+from ..capture.text import clean
+
+#: Marks that turn the reading direction of what follows, and so of the rest of the line, and the byte order mark.
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def plain(value: object) -> str:
+    """Anything as text that cannot command a terminal: control characters and direction marks are shown as escapes.
+
+    Line breaks stay; see :func:`one_line`. Markup needs no escaping, since nothing here is ever parsed for it.
+    """
+    text = clean(value if isinstance(value, str) else str(value)).replace("\t", "    ")
+    return text if text.isascii() else _BIDI.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def one_line(value: object) -> str:
+    """The first line that says something, with a sign that there is more."""
+    lines = [line.strip() for line in plain(value).split("\n") if line.strip()]
+    if not lines:
+        return ""
+    return lines[0] if len(lines) == 1 else f"{lines[0]} [+{count(len(lines) - 1, 'line')}]"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 span``, ``1,204 spans``; ``1 entry``, ``2 entries``."""
+    if number != 1:
+        noun = noun[:-1] + "ies" if noun.endswith("ry") else noun + "s"
+    return f"{number:,} {noun}"
+
+
+def duration(seconds: float | None) -> str:
+    """``85 ms``, ``4.2 s``, ``3 min 20 s``, ``1 h 04 min``, ``2 d 03 h``; nothing for what is not known."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    if seconds < 0:
+        return "-" + duration(-seconds)
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 or not seconds else "<1 ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def size(number: int | None) -> str:
+    """``512 B``, ``1.4 KiB``, ``38.0 GiB``."""
+    if number is None:
+        return ""
+    amount = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1023.95 or unit == "TiB":
+            return f"{number} B" if unit == "B" else f"{amount:,.1f} {unit}"
+        amount /= 1024
+    return ""
+
+
+def moment(stamp: str | None) -> datetime.datetime | None:
+    """An ISO 8601 time; one without a zone, as the original wrote them, is local time."""
+    if not stamp:
+        return None
+    try:
+        parsed = datetime.datetime.fromisoformat(stamp.strip().replace("Z", "+00:00"))
+        return parsed.astimezone()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def clock(stamp: str | None) -> str:
+    """A time in the local zone, to the second: ``2025-11-27 10:11:12``. What is no time is shown as it is."""
+    parsed = moment(stamp)
+    return parsed.strftime("%Y-%m-%d %H:%M:%S") if parsed else one_line(stamp or "")
+
+
+def seconds_between(start: str | None, end: str | None) -> float | None:
+    first, last = moment(start), moment(end)
+    return (last - first).total_seconds() if first and last else None
+
+
+def strict(value: Any) -> Any:
+    """Plain JSON values without the numbers that JSON has no word for (the original's manifests may hold NaN)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    return value
