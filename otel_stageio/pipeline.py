@@ -17,10 +17,11 @@ from . import ambient
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
+from .capture.text import one_record
 from .command import CommandResult, run_command
 from .ending import ending_of
 from .layout import Job
-from .otlp import carrier
+from .otlp import carrier, encode
 from .otlp.root_span import context as span_context
 from .recovery import close_dead
 from .runtime import never_raises, runtime
@@ -105,9 +106,9 @@ class Pipeline:
         self._outer = ambient.open_pipelines.get(self._job.key)
         ambient.open_pipelines[self._job.key] = self
         self._token = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(self._root)))
-        self._say(f"{self.name}: run {self.attempt} of {self._job.root.name} started")
+        self.say(f"{self.name}: run {self.attempt} of {self._job.root.name} started")
         if busy and not self._nested:
-            self._say("another pipeline is at work on this job; both go on, each with its own run", "WARNING")
+            self.say("another pipeline is at work on this job; both go on, each with its own run", "WARNING")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -133,12 +134,12 @@ class Pipeline:
             status = ending_of(error).status
         if status is None and self._failure is not None:
             status = "failed"
-            self._say(self._failure, "ERROR")
+            self.say(self._failure, "ERROR")
         if status is None:
             content = runs.find(runs.load(self._job), run.run_id) or {}
             status = runs.result_of(runs.stage_records(self._job, content))
         seconds = (runtime.clock.wall_ns() - run.started_ns) / 1e9
-        self._say(f"{self.name}: {status} after {seconds:.1f} s", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
+        self.say(f"{self.name}: {status} after {seconds:.1f} s", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
         runs.close(self._job, run.run_id, status, error)
 
     @property
@@ -217,25 +218,26 @@ class Pipeline:
         if timeout is not None and timeout <= 0:
             raise ValueError(f"timeout must be positive, not {timeout!r}")
         io = StageIO(stage, self.job_dir)
-        self._say(f"{io.stage_name} started")
         try:
             result = run_command(io, words, timeout=timeout, env=env, cwd=cwd, stdin=subprocess.DEVNULL)
         except BaseException as error:
             io._end_with(error)
             raise
-        good = result.status in sc.GOOD_STATUSES
-        detail = f" ({result.message})" if result.message and not good else ""
-        self._say(
-            f"{io.stage_name}: {result.status} after {result.duration:.1f} s{detail}", "INFO" if good else "ERROR"
-        )
-        if check and not good:
+        if check and result.status not in sc.GOOD_STATUSES:
             raise StageFailed(result)
         return result
 
-    def _say(self, text: str, level: str = "INFO") -> None:
+    def stage_ended(self, stage: str, status: str, seconds: float, why: str | None = None) -> None:
+        """Say how a stage of this run ended."""
+        detail = f": {why}" if why and status != "success" else ""
+        self.say(f"{stage}: {status} after {seconds:.1f} s{detail}", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
+
+    @never_raises()
+    def say(self, text: str, level: str = "INFO") -> None:
+        """Write one line, as the pipeline itself, to the pipeline log and the console."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(runtime.clock.wall_ns() // 1_000_000_000))
-        line = f"[{stamp}] [pipeline] [{level}] {self._capture.text(text)}\n"
-        self._log.write(line.encode("utf-8", "backslashreplace"))
+        line = f"[{stamp}] [pipeline] [{level}] {one_record(self._capture.text(text))}\n"
+        self._log.write(encode.to_bytes(line))
         self._console.write(line)
 
 

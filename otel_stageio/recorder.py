@@ -10,40 +10,32 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from . import ambient, fit, run
+from . import ambient, fit
 from . import semconv as sc
 from ._version import __version__
 from .capture import Capture
 from .events import INFO, SEVERITY_TEXT, WARN, Event
 from .fold import Fold
-from .layout import Job, stage_number
+from .layout import Job
 from .lines import LineWriter
-from .otlp import carrier, decode, encode
-from .otlp.joined_span import JoinedSpan
-from .otlp.provider import disabled, process_resource, tracer
-from .otlp.root_span import context as span_context
+from .opening import enter, join
+from .otlp import decode, encode
+from .otlp.provider import process_resource
 from .otlp.span_events import Bridge
-from .recovery import close_dead
-from .runtime import boot_id, host_name, never_raises, runtime
+from .runtime import never_raises, runtime
 from .sinks.console import Console
-from .sinks.files import AppendFile, is_locked
+from .sinks.files import AppendFile
 from .sinks.manifest_file import ManifestFile
-from .sinks.spool import Spool, parse_size, share_life
+from .sinks.spool import Spool, parse_size
 from .voice import Voice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import Link, Span, SpanContext
-
-#: The stage that this process was started for (``OTEL_STAGEIO_STAGE``) can be joined once.
-_joined = False
 
 
 class Recorder(Voice):
@@ -51,7 +43,6 @@ class Recorder(Voice):
 
     Args:
         handed: run id of an owning ``Pipeline`` in this process.
-        join: whether this may be the same stage as the parent process's (see ``OTEL_STAGEIO_STAGE``).
     """
 
     def __init__(
@@ -62,8 +53,6 @@ class Recorder(Voice):
         manifest: bool = True,
         attributes: Mapping[str, Any] | None = None,
         handed: str | None = None,
-        join: bool = True,
-        links: Sequence[Link] = (),
     ) -> None:
         super().__init__(Capture(job))
         self.job = job
@@ -71,118 +60,45 @@ class Recorder(Voice):
         self.ended = False
         self.pid = os.getpid()
         self._lock = threading.RLock()
-        self._durable = os.environ.get(sc.ENV_DURABILITY, "").strip().lower() == "power"
         self._fold = Fold()
-        self._manifest = ManifestFile(job, stage, durable=self._durable) if manifest else None
         self._losses: dict[str, int] = {}
         self._projected = 0
         self._half_done = False
-        self._user_attributes = self.capture.attributes(attributes or {})
+        durable = os.environ.get(sc.ENV_DURABILITY, "").strip().lower() == "power"
+        user_attributes = self.capture.attributes(attributes or {})
         _make_directories(job, stage)
-        self._start_mono = runtime.clock.monotonic_ns()
-        self._start_wall = 0
-        self.joined = join and self._try_join()
-        if not self.joined:
-            self._enter(handed, links)
+        opening = join(self, durable=durable) or enter(self, handed, user_attributes, durable=durable)
+        self._start_mono = opening.start_mono
+        self.run, self.attempt, self.opened_run = opening.run, opening.attempt, opening.opened_run
+        self.joined = opening.joined
+        self.span, self.context = opening.span, opening.context
+        self._identity = opening.identity
+        self._start_wall = opening.start
         self._bridge = Bridge(self.span)
+        self._manifest = ManifestFile(job, stage, durable=durable) if manifest else None
+        limit = parse_size(os.environ.get(sc.ENV_SPOOL_MAX, ""))
+        self.spool = Spool(job, stage, self.attempt, opening.journal, durable=durable, limit=limit)
         self.console = Console()
         self.stage_log = AppendFile(job.stage_dir(stage) / "stage.log")
         self.pipeline_log = AppendFile(job.root / self.run.pipeline_log)
         self.lines = LineWriter(self)
+        own = self.span.get_span_context()
+        self.trace_id = own.trace_id if own.is_valid else self.run.trace_id
+        self.span_id = own.span_id
+        self.ids = encode.record_ids(own.trace_id, own.span_id, int(own.trace_flags) & 1)
+        self._address(self.pid)
         ambient.open_recorders.append(self)
-        if not self.joined:
-            self._started()
+        if opening.started:
+            self.emit(sc.EVENT_STARTED, opening.started, f"stage {stage} started", time_ns=opening.start)
+        if opening.alive:
+            numbers = ", ".join(map(str, opening.alive))
+            self.warning(f"stage {stage} is already running in this job (attempt {numbers}); both write here")
 
-    # -- beginning ---------------------------------------------------------------------------------------------------
-
-    def _enter(self, handed: str | None, links: Sequence[Link]) -> None:
-        close_dead(self.job)
-        active = trace.get_current_span().get_span_context()
-        from_environment = carrier.extract()
-        entry = run.enter(
-            self.job,
-            self.stage,
-            handed or os.environ.get(sc.ENV_RUN_ID) or None,
-            active if active.is_valid else from_environment,
-            durable=self._durable,
-        )
-        self.run = entry.run
-        self.attempt = entry.attempt
-        self.opened_run = entry.opened_run
-        # After the run has begun: a stage lies within its run.
-        self._start_mono = runtime.clock.monotonic_ns()
-        self._start_wall = runtime.clock.wall_ns()
-        self.alive_attempts = entry.alive
-        self.spool = self._open_spool(entry.journal)
-        base = otel_context.get_current()
-        if not active.is_valid:
-            # TRACEPARENT names our parent only if it came with this very run; else it is the parent of the whole run.
-            came_with_run = os.environ.get(sc.ENV_RUN_ID) == self.run.run_id
-            root = span_context(self.run.trace_id, self.run.root_span_id)
-            parent = from_environment if came_with_run and from_environment is not None else root
-            base = trace.set_span_in_context(trace.NonRecordingSpan(parent), base)
-        elif active.trace_id != self.run.trace_id:
-            links = [*links, trace.Link(span_context(self.run.trace_id, self.run.root_span_id))]
-        base = ambient.with_recorder(self, base)
-        self._parent: SpanContext = trace.get_current_span(base).get_span_context()
-        self.span: Span = tracer().start_span(
-            self.stage,
-            context=base,
-            attributes={**self._user_attributes, **self._identity()},
-            links=links,
-            start_time=self._start_wall,
-        )
-        self.context = trace.set_span_in_context(self.span, base)
-        self._address()
-
-    def _try_join(self) -> bool:
-        """Be the stage that the parent process opened for us, rather than a second attempt at it."""
-        global _joined
-        name, _, number = os.environ.get(sc.ENV_STAGE, "").rpartition(".")
-        here = os.path.realpath(self.job.root)
-        if _joined or name != self.stage or os.environ.get(sc.ENV_JOB) != here or not number.isdigit():
-            return False
-        content = run.find(run.load(self.job), os.environ.get(sc.ENV_RUN_ID, ""))
-        path = self.job.journal(self.stage, int(number))
-        if content is None or not is_locked(path):
-            return False
-        _joined = True
-        self.run = run.Run(content)
-        self.attempt = int(number)
-        self.opened_run = False
-        self.alive_attempts = []
-        journal = AppendFile(path, durable=self._durable)
-        share_life(journal)
-        self.spool = self._open_spool(journal)
-        self._replay()
-        trace_ids = self._fold.record["trace"]
-        self._start_wall = self._fold.started_ns or self._start_wall
-        own = span_context(int(trace_ids["trace_id"], 16), int(trace_ids["span_id"], 16))
-        self.span = JoinedSpan(self, own)
-        # Inner spans nest under the process's own span, which the environment names.
-        parent = carrier.extract() or own
-        base = trace.set_span_in_context(trace.NonRecordingSpan(parent), otel_context.get_current())
-        self.context = ambient.with_recorder(self, base)
-        self._address()
-        return True
-
-    def _open_spool(self, journal: AppendFile) -> Spool:
-        limit = parse_size(os.environ.get(sc.ENV_SPOOL_MAX, ""))
-        return Spool(self.job, self.stage, self.attempt, journal, durable=self._durable, limit=limit)
-
-    def _address(self) -> None:
-        """What stands around this process's log records: resource, and whose records they are."""
-        context = self.span.get_span_context()
-        self.trace_id = context.trace_id if context.is_valid else self.run.trace_id
-        self.span_id = context.span_id
-        self.ids = encode.record_ids(context.trace_id, context.span_id, int(context.trace_flags) & 1)
+    def _address(self, pid: int) -> None:
+        """What stands around this process's log records: its resource, and whose records they are."""
         resource = process_resource()
-        scope = {
-            sc.PIPELINE_NAME: self.run.pipeline,
-            sc.PIPELINE_RUN_ID: self.run.run_id,
-            sc.TASK_NAME: self.stage,
-            sc.PROCESS_PID: self.pid,
-        }
+        keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
+        scope = {**{key: self._identity[key] for key in keys}, sc.PROCESS_PID: pid}
         self.spool.address(
             encode.Envelope(
                 "logs",
@@ -192,37 +108,6 @@ class Recorder(Voice):
                 sc.SCHEMA_URL,
             )
         )
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            sc.PIPELINE_NAME: self.run.pipeline,
-            sc.PIPELINE_RUN_ID: self.run.run_id,
-            sc.TASK_NAME: self.stage,
-            sc.TASK_RUN_ID: f"{self.run.run_id}.{self.stage}.{self.attempt}",
-            sc.STAGE_NUMBER: stage_number(self.stage),
-            sc.STAGE_ATTEMPT: self.attempt,
-            sc.JOB_ATTEMPT: self.run.attempt,
-        }
-
-    @never_raises()
-    def _started(self) -> None:
-        ids = {"trace_id": f"{self.trace_id:032x}", "span_id": f"{self.span_id:016x}", "run_id": self.run.run_id}
-        if disabled():
-            ids = {"run_id": self.run.run_id}
-        elif self._parent.is_valid:
-            ids["parent_span_id"] = f"{self._parent.span_id:016x}"
-        attributes = {
-            **self._user_attributes,
-            **self._identity(),
-            sc.PROCESS_PID: self.pid,
-            sc.LOCAL_HOST: host_name(),
-            sc.LOCAL_BOOT_ID: boot_id(),
-            sc.LOCAL_TRACE: ids,
-        }
-        self.emit(sc.EVENT_STARTED, attributes, f"stage {self.stage} started", time_ns=self._start_wall)
-        if self.alive_attempts:
-            numbers = ", ".join(map(str, self.alive_attempts))
-            self.warning(f"stage {self.stage} is already running in this job (attempt {numbers}); both write here")
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -281,14 +166,12 @@ class Recorder(Voice):
         event.attributes.update(self._new_losses())
 
     def _new_losses(self) -> dict[str, int]:
-        manifest = self._manifest.failed if self._manifest is not None else 0
-        lines = getattr(self, "lines", None)
         totals = {
-            "stage_log": self.stage_log.failed if lines else 0,
-            "pipeline_log": self.pipeline_log.failed if lines else 0,
+            "stage_log": self.stage_log.failed,
+            "pipeline_log": self.pipeline_log.failed,
             "journal": self.spool.failed,
             "spool_full": self.spool.dropped,
-            "manifest": manifest,
+            "manifest": self._manifest.failed if self._manifest is not None else 0,
         }
         new = {}
         for what, total in totals.items():
@@ -310,6 +193,8 @@ class Recorder(Voice):
         """Take one encoded log line into the spool's batch."""
         with self._lock:
             self.spool.log(record, time_ns)
+            if self._manifest is not None and self._manifest.pending:
+                self._manifest.offer(self._fold.record)
 
     def write_span(self, span: ReadableSpan) -> None:
         """Called by the span processor for every span that ended in this stage's context."""
@@ -341,16 +226,21 @@ class Recorder(Voice):
                     return
             except OSError:
                 return
-            foreign = self._replay()
+            foreign = self._foreign(path)
             for event in foreign[self._projected :]:
                 self._project(event)
             self._projected = len(foreign)
 
-    def _replay(self) -> list[Event]:
-        """Fold the journal anew. Returns the events of other processes."""
+    def replay(self, path: Path) -> dict[str, Any]:
+        """Fold a journal anew: this stage's record is what it says, whoever wrote it."""
+        self._foreign(path)
+        return self._fold.record
+
+    def _foreign(self, path: Path) -> list[Event]:
+        """Fold a journal anew. Returns the events of other processes in it."""
         self._fold = Fold()
         foreign = []
-        for scope, record in decode.log_records(decode.Lines(self.job.journal(self.stage, self.attempt))):
+        for scope, record in decode.log_records(decode.Lines(path)):
             event = decode.event_of(record)
             if event is not None:
                 self._fold.apply(event)
@@ -415,7 +305,7 @@ class Recorder(Voice):
         record = self._fold.record
         inputs, outputs = record["inputs"], record["outputs"]
         final: dict[str, Any] = {
-            **self._identity(),  # again: the SDK evicts the oldest attributes when there are too many
+            **self._identity,  # again: the SDK evicts the oldest attributes when there are too many
             sc.STAGE_STATUS: status,
             sc.INPUT_COUNT: len(inputs),
             sc.INPUT_BYTES: sum(entry.get("size_bytes", 0) for entry in inputs),
@@ -452,9 +342,18 @@ class Recorder(Voice):
         self.stage_log.abandon()
         self.pipeline_log.abandon()
         self.spool.abandon()
-        pid, self.pid = self.pid, os.getpid()
-        self._address()
-        self.pid = pid
+        self._address(os.getpid())
+
+
+def open_recorder(job: Job, stage: str, **how: Any) -> Recorder:
+    """A recorder; one that records nothing if ours has a bug, because the stage's own work goes on."""
+    try:
+        return Recorder(job, stage, **how)
+    except Exception:
+        runtime.internal_error("Recorder")
+        from .silent import SilentRecorder
+
+        return SilentRecorder(Capture(job))  # type: ignore[return-value]
 
 
 #: Events after which the manifest on disk is brought up to date whatever it costs.

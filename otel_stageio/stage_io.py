@@ -29,7 +29,7 @@ from .ending import ending_of
 from .events import iso
 from .layout import Job, canonical, directory_name, inside, stage_number
 from .lines import level_number
-from .recorder import Recorder
+from .recorder import Recorder, open_recorder
 from .runtime import never_raises, runtime
 from .sinks.files import replace
 from .stage_manifest import StageManifest
@@ -88,6 +88,7 @@ class StageIO:
         self._warned = False
         self._token: Any = None
         self._skip: str | None = None
+        self._pipeline = pipeline = ambient.open_pipelines.get(self._job.key)
         waiting = lifecycle.logger_only.pop((self._job.key, self.stage_name), None)
         if waiting is not None and not waiting._recorder.ended:
             # The stage was opened a moment ago for its logger: it is this one.
@@ -95,8 +96,7 @@ class StageIO:
             self._handler = waiting._handler
             lifecycle.closed(waiting)
         else:
-            pipeline = ambient.open_pipelines.get(self._job.key)
-            recorder = Recorder(
+            recorder = open_recorder(
                 self._job,
                 self.stage_name,
                 manifest=enable_manifest,
@@ -108,6 +108,8 @@ class StageIO:
         if enable_manifest:
             self.manifest = StageManifest(self.stage_name, self.stage_number, voice=self._recorder)
         lifecycle.opened(self)
+        if pipeline is not None:
+            pipeline.say(f"{self.stage_name} started")
         if capture_logging:
             self._root_capture = RootCapture.begin()
 
@@ -214,8 +216,12 @@ class StageIO:
             self._end("skipped", extra={"reason": reason})
 
     def _end(self, status: str, **how: Any) -> None:
+        first = not self._recorder.ended and os.getpid() == self._recorder.pid
         self._recorder.end(status, **how)
         self._release()
+        if first and self._pipeline is not None:
+            why = how.get("message") or self._recorder.record.get("reason")
+            self._pipeline.stage_ended(self.stage_name, status, self._recorder.elapsed_ns / 1e9, why)
 
     @never_raises()
     def _release(self) -> None:
@@ -393,6 +399,8 @@ class _StageLogger(logging.Logger):
         registered = logging.getLogger(name)
         for other in list(registered.handlers):
             registered.removeHandler(other)
+            if not isinstance(other, StageHandler):  # a stage closes its own files
+                other.close()
         for logger in (self, registered):
             logger.propagate = False
             logger.setLevel(logging.DEBUG)

@@ -121,9 +121,9 @@ def test_what_a_program_prints_is_in_the_stages_log_line_by_line(records: Record
 
 
 def test_a_failed_command_raises_and_says_why(records: Records) -> None:
-    with pytest.raises(StageFailed, match="asr: sh exited with code 3: no model") as raised:
-        with Pipeline("p", records.job) as run:
-            run.command("asr", ["sh", "-c", "echo no model >&2; exit 3"])
+    expected = pytest.raises(StageFailed, match="asr: sh exited with code 3: no model")
+    with expected as raised, Pipeline("p", records.job) as run:
+        run.command("asr", ["sh", "-c", "echo no model >&2; exit 3"])
     assert raised.value.result.returncode == 3
     manifest = records.manifest("asr")
     assert (manifest["status"], manifest["exit_code"]) == ("failed", 3)
@@ -144,9 +144,7 @@ def test_a_failed_command_raises_and_says_why(records: Records) -> None:
         (["/"], 126, "failed", "Permission denied"),
     ],
 )
-def test_how_a_command_ended(
-    records: Records, argv: list[str], returncode: int, status: str, why: str | None
-) -> None:
+def test_how_a_command_ended(records: Records, argv: list[str], returncode: int, status: str, why: str | None) -> None:
     with Pipeline("p", records.job) as run:
         result = run.command("asr", argv, check=False)
     assert (result.returncode, result.status) == (returncode, status)
@@ -169,9 +167,7 @@ def test_a_timeout_ends_the_whole_process_group(records: Records, tmp_path: Path
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
-def test_a_program_that_ignores_sigterm_is_killed(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_that_ignores_sigterm_is_killed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("otel_stageio.child.GRACE_SECONDS", 0.2)
     with Pipeline("p", records.job) as run:
         result = run.command("asr", ["sh", "-c", "trap '' TERM; sleep 60"], timeout=0.3, check=False)
@@ -368,9 +364,7 @@ def test_a_run_whose_owner_was_killed_is_closed_by_the_next(records: Records, tm
     assert records.run()["earlier"][0]["status"] == "crashed"
 
 
-def test_a_traceparent_from_outside_is_the_runs_parent(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_traceparent_from_outside_is_the_runs_parent(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     with Pipeline("p", records.job) as run, run.stage("asr"):
         pass
@@ -398,18 +392,14 @@ def test_a_traceparent_from_outside_is_the_runs_parent(
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
     ],
 )
-def test_a_malformed_traceparent_is_no_parent(
-    records: Records, monkeypatch: pytest.MonkeyPatch, header: str
-) -> None:
+def test_a_malformed_traceparent_is_no_parent(records: Records, monkeypatch: pytest.MonkeyPatch, header: str) -> None:
     monkeypatch.setenv("TRACEPARENT", header)
     with StageIO("asr", records.job):
         pass
     assert records.run()["parent_span_id"] is None
 
 
-def test_a_stale_hand_over_from_another_job_is_no_hand_over(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stale_hand_over_from_another_job_is_no_hand_over(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_STAGEIO_RUN_ID", "0" * 32)
     monkeypatch.setenv("OTEL_STAGEIO_STAGE", "asr.1")
     monkeypatch.setenv("OTEL_STAGEIO_JOB", "/elsewhere")
@@ -437,9 +427,7 @@ def test_one_pipeline_log_per_run_even_across_midnight(records: Records) -> None
     assert ["before" in log.read_text() and "after" in log.read_text() for log in logs].count(True) == 1
 
 
-def test_eight_processes_starting_together_share_one_run_and_one_pipeline_log(
-    records: Records, tmp_path: Path
-) -> None:
+def test_eight_processes_starting_together_share_one_run_and_one_pipeline_log(records: Records, tmp_path: Path) -> None:
     code = script(
         tmp_path,
         """

@@ -152,12 +152,12 @@ def test_progress_is_in_the_manifest_and_rate_limited(records: Records) -> None:
 
 
 def test_an_exception_is_recorded_once_and_raised_again(records: Records) -> None:
-    with pytest.raises(ValueError, match="no speech") as raised, StageIO("asr", records.job) as io:
-        with io.span("transcribe"), io.span("decode"):
-            try:
-                int("x")
-            except ValueError as error:
-                raise ValueError("no speech") from error
+    expected = pytest.raises(ValueError, match="no speech")
+    with expected as raised, StageIO("asr", records.job) as io, io.span("transcribe"), io.span("decode"):
+        try:
+            int("x")
+        except ValueError as error:
+            raise ValueError("no speech") from error
     manifest = records.manifest("asr")
     (error,) = manifest["errors"]
     assert (manifest["status"], error["exception_type"], error["exception_detail"]) == (

@@ -26,14 +26,18 @@ class Capture:
     def plain(self, value: Any) -> Plain:
         return self._plainer.plain(value)
 
-    def mapping(self, value: Mapping[Any, Any]) -> dict[str, Plain]:
-        plain = self._plainer.plain(dict(value))
-        return plain if isinstance(plain, dict) else {}
+    def mapping(self, value: Any) -> dict[str, Plain]:
+        """A mapping made plain. Pairs will do; what cannot be read as a mapping is kept whole, under ``value``."""
+        try:
+            plain = self._plainer.plain(value if isinstance(value, Mapping) else dict(value))
+        except Exception:
+            plain = self._plainer.plain(value)
+        return plain if isinstance(plain, dict) else {"value": plain}
 
     def string(self, value: Any) -> str:
         """An attribute's text: like :meth:`text`, of any value, and cut to what a journal line holds."""
         plain = self._plainer.plain(value)
-        return plain if isinstance(plain, str) else str(plain)
+        return plain if isinstance(plain, str) else self._plainer.plain(str(plain))
 
     def attributes(self, value: Mapping[Any, Any]) -> dict[str, Plain]:
         """Attributes for the wire: plain, and with the path policy applied to text."""

@@ -24,7 +24,10 @@ def message_of(record: logging.LogRecord) -> str:
         except Exception:
             text = f"[a log message of {record.name} that cannot be printed]"
     if record.exc_info and not record.exc_text:
-        record.exc_text = _traceback_of(record.exc_info)
+        try:
+            record.exc_text = _traceback_of(record.exc_info)
+        except Exception:
+            record.exc_text = "[a traceback that cannot be printed]"
     if record.exc_text:
         text = f"{text}\n{record.exc_text}"
     if record.stack_info:

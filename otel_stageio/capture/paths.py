@@ -1,12 +1,15 @@
 """Path policy: how much of the file system leaves in telemetry.
 
-``job`` (default): relative to the job directory, the bare name for files outside it, and ``~`` for the home directory
-in text. ``name``: bare names only. ``absolute``: as they are. Local manifests keep the caller's strings.
+``job`` (default): relative to the job directory, the bare name for files outside it. ``name``: bare names only.
+``absolute``: as they are. In text, unless ``absolute``, the job directory is ``.`` and the home directory ``~``. Local
+manifests keep the caller's strings.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Mapping
 
 from ..layout import Job
@@ -19,11 +22,11 @@ class PathPolicy:
         word = environ.get(ENV_PATHS, "job").strip().lower()
         self.kind = word if word in ("job", "name", "absolute") else "job"
         self._root = str(job.root)
-        home = os.path.expanduser("~")
-        prefixes = [(self._root + os.sep, "")]
-        if len(home) > 1:
-            prefixes.append((home + os.sep, "~/"))
-        self._prefixes = tuple(prefixes) if self.kind != "absolute" else ()
+        #: (directory, how text shows it), the longest first: the job often lies in the home directory.
+        self._places: list[tuple[str, str]] = []
+        if self.kind != "absolute":
+            places = {self._root: ".", os.path.realpath(self._root): ".", os.path.expanduser("~"): "~"}
+            self._places = sorted((item for item in places.items() if len(item[0]) > 1), key=_length, reverse=True)
 
     def relative(self, path: str) -> str:
         """A path as telemetry shows it. ``path`` may be relative to the working directory."""
@@ -38,9 +41,28 @@ class PathPolicy:
             return absolute[len(self._root) + 1 :]
         return os.path.basename(absolute)
 
+    def mentions(self, text: str) -> bool:
+        """A cheap first look: False means that :meth:`text` would change nothing."""
+        for place, _ in self._places:  # noqa: SIM110  (any() with a generator costs half as much again)
+            if place in text:
+                return True
+        return False
+
     def text(self, text: str) -> str:
         """Text with the job's directory made relative and the home directory made ``~``."""
-        for prefix, replacement in self._prefixes:
-            if prefix in text:
-                text = text.replace(prefix, replacement)
+        for place, short in self._places:
+            if place in text:
+                inside, alone = _patterns(place)
+                text = alone.sub(short, inside.sub("" if short == "." else f"{short}/", text))
         return text
+
+
+def _length(place: tuple[str, str]) -> int:
+    return len(place[0])
+
+
+@functools.lru_cache(maxsize=16)
+def _patterns(place: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """``place`` before a further path, and alone; never within another path: ``/mnt/job/x`` is not in ``/job``."""
+    whole = rf"(?<![\w.-]){re.escape(place)}"
+    return re.compile(whole + r"""/(?=[^\s"'`,;:)\]}>\\/])"""), re.compile(whole + r"/?(?![\w-]|\.\w)")

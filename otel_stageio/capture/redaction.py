@@ -3,74 +3,95 @@
 Three rules: a value under a key that says *secret*; text that looks like a credential (known prefixes, bearer and URL
 user-info, ``key=value``); and the exact values of environment variables whose names say *secret*, which also covers
 tracebacks and command lines. Plain substrings are searched first and a regex runs only on a hit: a case-insensitive
-regex costs 3 µs on 40 characters, more than the rest of a log line (DESIGN §5).
+regex costs 3 µs on 40 characters, more than the rest of a log line (DESIGN §5). Every regex is linear in the text.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import quote, unquote
 
 from ..semconv import ENV_REDACT
+from .text import clean
 
 MASK = "[redacted]"
 
 _SEGMENTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SECRET_SEGMENTS = frozenset(
-    {
-        "secret", "secrets", "password", "passwords", "passwd", "pwd", "passphrase", "credential", "credentials",
-        "authorization", "apikey", "apitoken", "accesstoken", "authtoken", "cookie", "jwt",
-    }
+_SECRET_WORDS = frozenset({"authorization", "cookie", "jwt", "pwd"})
+#: Also at the end of a word: ``dbpassword``, ``clientsecret``.
+_SECRET_ENDINGS = (
+    "password", "passwd", "passphrase", "secret", "credential", "apikey", "accesskey", "authkey", "privatekey",
+    "secretkey", "signingkey",
 )  # fmt: skip
+_KEY_KINDS = ("access", "account", "api", "auth", "encryption", "private", "secret", "signing", "ssh")
 _SECRET_PAIRS = frozenset(
-    {("api", "key"), ("private", "key"), ("access", "key"), ("secret", "key"), ("signing", "key"), ("auth", "key")}
+    {*((kind, "key") for kind in _KEY_KINDS), ("basic", "auth"), ("http", "auth"), ("db", "pass"), ("user", "pass")}
 )
 #: ``token`` is a credential in hf_token and an ordinary word in a model's vocabulary.
 _TOKEN_NEIGHBOURS = frozenset(
     {
-        "bos", "budget", "cls", "count", "eos", "id", "ids", "index", "length", "limit", "mask", "max", "min", "n",
-        "num", "number", "pad", "per", "sep", "special", "split", "timestamp", "type", "unk", "vocab",
+        "bos", "budget", "cls", "count", "de", "eos", "id", "ids", "index", "length", "limit", "mask", "max", "min", "n",
+        "non", "num", "number", "pad", "per", "sep", "special", "split", "sub", "timestamp", "type", "unk", "vocab",
     }
 )  # fmt: skip
+_TOKENS_OF = frozenset({"access", "api", "auth", "bearer", "refresh", "secret"})
 
-# Kept in step with the needles below: each alternative contains one of them.
-_VALUE = re.compile(
+#: What is looked for in lower case before any regex runs: in a key that says *secret*, and in a credential itself.
+_KEY_NEEDLES = ("token", "key", "secret", "pass", "pwd", "credential", "auth", "cookie", "jwt")
+_CREDENTIAL_NEEDLES = (
+    "hf_", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "akia", "asia", "aiza", "eyj",
+    "private key", "bearer", "basic",
+)  # fmt: skip
+
+# Words are kept apart from credentials by what words have not: a digit or a capital inside, or an unlikely length.
+_CREDENTIAL = re.compile(
     r"""
-      \bhf_[A-Za-z0-9]{8,}
-    | \bsk-[A-Za-z0-9_-]{8,}
-    | \bgh[pousr]_[A-Za-z0-9]{8,}
-    | \bgithub_pat_[A-Za-z0-9_]{8,}
-    | \bglpat-[A-Za-z0-9_-]{8,}
-    | \bxox[abeoprs]-[A-Za-z0-9-]{8,}
-    | \bA[KS]IA[0-9A-Z]{16}\b
-    | \bAIza[0-9A-Za-z_-]{20,}
-    | \beyJ[\w-]{4,}\.[\w-]{4,}\.[\w-]*
-    | -----BEGIN[ A-Z]*PRIVATE[ ]KEY-----.*?(?:-----END[ A-Z]*PRIVATE[ ]KEY-----|\Z)
-    | (?<=://)[^\s/@'"]+(?=@)
-    | (?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/=-]{6,}
+      (?<![A-Za-z0-9]) (?: hf | gh[pousr] ) _ (?: (?=[a-z]*[A-Z0-9]) [A-Za-z0-9]{8,} | [a-z]{16,} )
+    | (?<![\w-]) sk- (?: (?=[a-z_-]*[A-Z0-9]) [\w-]{8,} | [a-z]{16,} )
+    | (?<![A-Za-z0-9]) (?: github_pat_ | glpat- | xox[abeoprs]- ) [\w-]{8,}
+    | (?<![A-Za-z0-9]) A[KS]IA [0-9A-Z]{16} (?![0-9A-Za-z])
+    | (?<![A-Za-z0-9]) AIza [\w-]{20,}
+    | (?<![\w-]) eyJ [\w-]{4,} \. [\w-]{4,} \. [\w-]*
+    | -----BEGIN [ A-Z]* PRIVATE[ ]KEY----- .*? (?: -----END[ A-Z]*PRIVATE[ ]KEY----- | \Z )
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
-_ASSIGNMENT = re.compile(
-    r"""(?ix)
-    (?P<key> [\w.-]* (?: api[_-]?key | private[_-]?key | access[_-]?key | token | secret | password | passwd | pwd
-                       | passphrase | credentials? | authorization ) [\w.-]* )
-    (?P<between> ["']? \s* [=:] \s* (?: (?:bearer|basic) \s+ )? | \s+ (?=[^\s=:-]) )
-    (?P<value> "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | [^\s"',;&)\]}]+ )
-    """
+_SCHEME = re.compile(
+    r"""
+    (?<![\w-]) (?P<scheme> (?i:bearer|basic) [ \t]+ )
+    (?: (?=.[A-Za-z.-]*[A-Z0-9_~+/=]) [A-Za-z0-9._~+/=-]{6,} | [A-Za-z0-9._~+/=-]{20,} )
+    """,
+    re.VERBOSE,
 )
-_NEEDLES_FOLDED = (
-    "_key", "-key", "apikey", "accesskey", "privatekey", "authkey", "secret", "token", "passw", "pwd", "passphrase",
-    "credential", "authoriz", "bearer ", "basic ",
-)  # fmt: skip
-_NEEDLES_EXACT = (
-    "hf_", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "AKIA", "ASIA", "AIza", "eyJ",
-    "PRIVATE KEY",
-)  # fmt: skip
-_ENV_NAMES = re.compile(r"(?i)(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEY|ACCESS_?KEY"
-                        r"|SECRET_?KEY|PRIVATE_?KEY|AUTH)(?:_|$)")  # fmt: skip
-_SHORTEST_ENV_SECRET = 6
+_USER_INFO = re.compile(r"""://[^\s/'"]+@""")
+
+_KEY_WORD = re.compile(r"token|keys?|secret|passw(?:or)?d|passphrase|pass|pwd|credential|auth(?:orization)?|cookie|jwt")
+_LONGEST_KEY = 64  # characters on either side of the word
+#: What stands between a key and its value: ``=``, ``": "``, ``\": \"``, ``: Bearer ``.
+_ASSIGNED = re.compile(
+    rf"""
+    (?P<tail> [\w.-]{{0,{_LONGEST_KEY}}} )
+    (?: \\*["']? [ \t]* (?: := | => | ==? | : ) [ \t]* (?: (?i:bearer|basic|token|digest|apikey) [ \t]+ )?
+      | (?P<option> [ \t]+ (?![-=:]) | \\*["'] , \s* (?=["']) ) )
+    (?P<open> (?i:[bru]{{0,2}}) \\* ["'] )?
+    """,
+    re.VERBOSE,
+)
+_BARE = re.compile(r"""[\[({][^\])}\n]*[\])}]?|[^\s,;&]+""")
+_NO_VALUE = frozenset({"", "none", "null", "true", "false", "bearer", "basic"})
+
+_HARMLESS = frozenset({"true", "false", "enabled", "disabled", "default", "required", "optional", "unknown"})
+_SHORTEST_SECRET = 6
+
+
+def _contains(text: str, needles: tuple[str, ...]) -> bool:
+    for needle in needles:  # noqa: SIM110  (any() with a generator costs half as much again)
+        if needle in text:
+            return True
+    return False
 
 
 def is_secret_key(key: str) -> bool:
@@ -80,15 +101,23 @@ def is_secret_key(key: str) -> bool:
         >>> is_secret_key("hf_token"), is_secret_key("tmdbApiKey"), is_secret_key("max_tokens"), is_secret_key("author")
         (True, True, False, False)
     """
+    if not _contains(key.lower(), _KEY_NEEDLES):
+        return False
     words = [word.lower() for word in _SEGMENTS.findall(key)]
-    for position, word in enumerate(words):
-        if word in _SECRET_SEGMENTS:
+    for position, plural in enumerate(words):
+        before = words[position - 1] if position else ""
+        if plural == "tokens":
+            if before in _TOKENS_OF:
+                return True
+            continue
+        word = plural.removesuffix("s")
+        if word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS) or (before, word) in _SECRET_PAIRS:
             return True
-        if position and (words[position - 1], word) in _SECRET_PAIRS:
+        if (before, plural) in _SECRET_PAIRS:
             return True
-        if word == "token":
-            neighbours = words[max(0, position - 1) : position] + words[position + 1 : position + 2]
-            if not _TOKEN_NEIGHBOURS.intersection(neighbours):
+        if word.endswith("token"):
+            neighbours = {before, word.removesuffix("token"), *words[position + 1 : position + 2]}
+            if not neighbours & _TOKEN_NEIGHBOURS:
                 return True
     return False
 
@@ -105,21 +134,31 @@ class Redactor:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         self.count = 0
-        self._secrets = tuple(
-            sorted(
-                {
-                    value
-                    for name, value in environ.items()
-                    if len(value) >= _SHORTEST_ENV_SECRET and _ENV_NAMES.search(name) and not _harmless(value)
-                },
-                key=len,
-                reverse=True,
-            )
-        )
-        self._extra = tuple(_compile(pattern) for pattern in environ.get(ENV_REDACT, "").split(",") if pattern.strip())
+        self._secrets: tuple[str, ...] = ()
+        self._extra = tuple(map(_compile, _split(environ.get(ENV_REDACT, ""))))
+        self.learn(environ)
+
+    def learn(self, environ: Mapping[str, str], argv: Sequence[str] = ()) -> None:
+        """Take in the secrets of an environment, and of a command line, to mask them wherever they turn up."""
+        found = {form for name, value in environ.items() for secret in _secrets_of(name, value) for form in _forms(secret)}
+        found.update(form for secret in _secret_words(argv) for form in _forms(secret))
+        if found:
+            # Longest first: one secret may be a part of another.
+            self._secrets = tuple(sorted({*self._secrets, *found}, key=len, reverse=True))
 
     def key(self, key: str) -> bool:
-        return is_secret_key(key) or any(pattern.search(key) for pattern in self._extra)
+        return is_secret_key(key) or any(any(found[0] for found in pattern.finditer(key)) for pattern in self._extra)
+
+    def suspicious(self, text: str) -> bool:
+        """A cheap first look: False means that nothing in ``text`` can need masking."""
+        folded = text.lower()
+        return (
+            _contains(folded, _KEY_NEEDLES)
+            or _contains(folded, _CREDENTIAL_NEEDLES)
+            or ("@" in text and "://" in text)
+            or _contains(text, self._secrets)
+            or bool(self._extra)
+        )
 
     def text(self, text: str) -> str:
         """``text`` with every credential in it replaced by ``[redacted]``."""
@@ -128,53 +167,145 @@ class Redactor:
                 self.count += text.count(secret)
                 text = text.replace(secret, MASK)
         folded = text.lower()
-        if any(needle in folded for needle in _NEEDLES_FOLDED):
-            text = _ASSIGNMENT.sub(self._assignment, text)
-            text = _VALUE.sub(self._mask, text)
-        elif any(needle in text for needle in _NEEDLES_EXACT) or ("@" in text and "://" in text):
-            text = _VALUE.sub(self._mask, text)
+        if _contains(folded, _KEY_NEEDLES):
+            text = self._assignments(text, folded)
+        if _contains(folded, _CREDENTIAL_NEEDLES):
+            text = _CREDENTIAL.sub(self._mask, text)
+            text = _SCHEME.sub(self._scheme, text)
+        if "@" in text and "://" in text:
+            text = _USER_INFO.sub(self._user_info, text)
         for pattern in self._extra:
-            text = pattern.sub(self._mask, text)
+            # What is masked stays as it is, so that a pattern which fits the mask itself does no harm.
+            text = MASK.join([pattern.sub(self._mask, part) for part in text.split(MASK)])
         return text
 
-    def suspicious(self, text: str) -> bool:
-        """A cheap first look at a whole encoded line: False means that nothing in it can need masking."""
-        folded = text.lower()
-        return (
-            any(needle in folded for needle in _NEEDLES_FOLDED)
-            or any(needle in text for needle in _NEEDLES_EXACT)
-            or ("@" in text and "://" in text)
-            or any(secret in text for secret in self._secrets)
-            or bool(self._extra)
-        )
+    def _assignments(self, text: str, folded: str) -> str:
+        if len(folded) != len(text):  # a few letters have longer lower-case forms: positions must stay the same
+            folded = "".join([character.lower() if character.isascii() else character for character in text])
+        parts: list[str] = []
+        done = 0
+        for word in _KEY_WORD.finditer(folded):
+            if word.start() < done:
+                continue
+            match = _ASSIGNED.match(text, word.end())
+            if match is None:
+                continue
+            start = _key_start(text, folded, word.start())
+            # "--password hunter2" is a secret, "the token was refused" is a sentence.
+            if match["option"] and text[start] != "-":
+                continue
+            key = text[start : match.end("tail")]
+            if not self.key(key):
+                continue
+            value, close = _value_at(text, match, key)
+            if value.lower() in _NO_VALUE or value.startswith(MASK) or (len(value) < 6 and _is_number(key, value)):
+                continue
+            self.count += 1
+            parts += text[done : match.end()], MASK, close
+            done = match.end() + len(value) + len(close)
+        return "".join(parts) + text[done:] if parts else text
 
     def _mask(self, match: re.Match[str]) -> str:
-        if match[0] == MASK or not match[0]:
-            return match[0]
+        if not match[0]:
+            return ""
         self.count += 1
         return MASK
 
-    def _assignment(self, match: re.Match[str]) -> str:
-        key, between, value = match["key"], match["between"], match["value"]
-        if value.startswith(MASK) or not is_secret_key(key):
-            return match[0]
-        bare = not any(character in between for character in "=:")
-        # "--password hunter2" is a secret, "the token was refused" is a sentence.
-        if bare and not match.string[: match.start()].endswith("-"):
-            return match[0]
-        if value.lower() in ("none", "null", "true", "false", "bearer", "basic"):
-            return match[0]
+    def _scheme(self, match: re.Match[str]) -> str:
         self.count += 1
-        quote = value[0] if value[0] in "\"'" else ""
-        return f"{key}{between}{quote}{MASK}{quote}"
+        return match["scheme"] + MASK
+
+    def _user_info(self, match: re.Match[str]) -> str:
+        masked = f"://{MASK}@"
+        self.count += match[0] != masked
+        return masked
 
 
-def _harmless(value: str) -> bool:
-    return value.lower() in ("true", "false", "enabled", "disabled", "default", "required") or value.isdigit()
+def _key_start(text: str, folded: str, at: int) -> int:
+    """Where the key begins that has its secret word at ``at``."""
+    lowest = max(0, at - _LONGEST_KEY)
+    while at > lowest and (text[at - 1].isalnum() or text[at - 1] in "_.-"):
+        at -= 1
+    for kind in _KEY_KINDS:  # "API key: …"
+        if folded.endswith(kind + " ", 0, at):
+            return at - len(kind) - 1
+    return at
+
+
+def _value_at(text: str, match: re.Match[str], key: str) -> tuple[str, str]:
+    """The value after ``match``, and the quote that closes it."""
+    start, opening = match.end(), match["open"]
+    if opening:
+        closing = opening.lstrip("bruBRU")
+        end = text.find(closing, start)
+        while end > 0 and len(closing) == 1 and text[end - 1] == "\\" and end > start:
+            end = text.find(closing, end + 1)  # an escaped quote is part of the value
+        if end < 0:  # cut off before the quote: the rest of the line
+            end = text.find("\n", start)
+            return text[start : end if end >= 0 else len(text)], ""
+        return text[start:end], closing
+    if "cookie" in key.lower():
+        end = text.find("\n", start)
+        return text[start : end if end >= 0 else len(text)], ""
+    bare = _BARE.match(text, start)
+    if bare is None:
+        return "", ""
+    if text.startswith(MASK, start):
+        return MASK, ""
+    return bare[0].rstrip("\\\"')]}>") if bare[0][0] not in "[({" else bare[0], ""
+
+
+def _is_number(key: str, value: str) -> bool:
+    """A number of tokens is a number; a numeric password is a password."""
+    return value.isdigit() and "token" in key.lower()
+
+
+def _secrets_of(name: str, value: str) -> Iterator[str]:
+    """The credentials in one environment variable."""
+    if name.endswith("_HEADERS"):  # OTEL_EXPORTER_OTLP_HEADERS: key=value, percent-encoded, separated by commas
+        for pair in value.split(","):
+            key, _, content = pair.partition("=")
+            if is_secret_key(key):
+                yield from (content, unquote(content), unquote(content).rpartition(" ")[2])
+    elif name not in ("PWD", "OLDPWD") and (is_secret_key(name) or name.endswith("_AUTH")):
+        yield value
+
+
+def _secret_words(argv: Sequence[str]) -> Iterator[str]:
+    """The credentials on a command line: ``--password x`` and ``--password=x``."""
+    for position, word in enumerate(argv):
+        option, equals, content = word.partition("=")
+        if option.startswith("-") and is_secret_key(option):
+            if equals:
+                yield content
+            elif position + 1 < len(argv) and not argv[position + 1].startswith("-"):
+                yield argv[position + 1]
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it may turn up in text: as it is, cleaned, and as Python, JSON and URLs write it."""
+    secret = secret.strip()
+    number = secret.isdigit() and len(secret) < 8
+    if len(secret) < _SHORTEST_SECRET or number or secret.lower() in _HARMLESS or secret in MASK:
+        return
+    yield secret
+    yield clean(secret)
+    yield repr(secret)[1:-1]
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    try:
+        yield quote(secret, safe="")
+    except UnicodeEncodeError:
+        pass
+
+
+def _split(patterns: str) -> list[str]:
+    """Patterns are separated by commas; the comma in ``x{8,12}`` separates nothing."""
+    return [pattern.strip() for pattern in re.split(r",(?![^{}]*\})", patterns) if pattern.strip()]
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
     try:
-        return re.compile(pattern.strip(), re.IGNORECASE)
+        return re.compile(pattern, re.IGNORECASE)
     except re.error:  # a typo in a pattern must not let the secret through, nor break a stage: take it literally
-        return re.compile(re.escape(pattern.strip()), re.IGNORECASE)
+        return re.compile(re.escape(pattern), re.IGNORECASE)

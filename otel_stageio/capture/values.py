@@ -17,38 +17,51 @@ from .text import clean
 
 Plain = Any  # recursive JSON types make mypy slow and signatures unreadable
 
-MAX_STRING = 100_000  # characters; six bytes each when escaped still leaves a journal line under 1 MiB
+MAX_STRING = 100_000  # characters
 MAX_ITEMS = 10_000
 MAX_DEPTH = 24
+#: Characters that one value may come to in all, before what is left of it is cut short: a few shared lists, each nested
+#: in the next, are a billion items when written out.
+ROOM = 1_000_000
+_SHORT = 200
 _INT64 = 1 << 63
 
 
 class Plainer:
-    """Makes values plain. ``changed`` counts what could not be kept as it was."""
+    """Makes values plain. ``changed`` counts what could not be kept as it was, ``masked`` what stood under a secret key."""
 
     def __init__(self, text: Callable[[str], str], is_secret: Callable[[str], bool], mask: str) -> None:
         self._text = text
         self._is_secret = is_secret
         self._mask = mask
+        self._room = 0
         self.changed = 0
         self.masked = 0
 
     def plain(self, value: Any) -> Plain:
-        try:
-            return self._plain(value, MAX_DEPTH, ())
-        except (RecursionError, MemoryError):
-            self.changed += 1
-            return "[too deep]"
+        self._room = ROOM
+        return self._plain(value, MAX_DEPTH, ())
 
     def string(self, value: str) -> str:
+        limit = MAX_STRING if self._room > 0 else _SHORT
         # Cut first: nothing below should scan ten megabytes to throw nine of them away.
-        if len(value) > MAX_STRING:
+        short = value if len(value) <= limit else value[: limit + _SHORT]
+        cleaned = clean(short)
+        result = self._text(cleaned)
+        if cleaned is not short and cleaned != short:
             self.changed += 1
-            value = f"{value[:MAX_STRING]}… [cut: {len(value)} characters in all]"
-        cleaned = clean(value)
-        if cleaned is not value and cleaned != value:
+        if len(value) > limit or len(result) > limit:
             self.changed += 1
-        return self._text(cleaned)
+            note = f"… [cut: {len(value)} characters in all]"
+            result = result[: limit - len(note)] + note
+        self._room -= len(result)
+        return result
+
+    def _instead(self, text: str) -> str:
+        """``text`` in the place of what cannot be kept."""
+        self.changed += 1
+        self._room -= len(text)
+        return text
 
     def _plain(self, value: Any, depth: int, parents: tuple[int, ...]) -> Plain:
         kind = type(value)
@@ -59,42 +72,45 @@ class Plainer:
         if kind is int:
             if -_INT64 <= value < _INT64:
                 return value
-            self.changed += 1
-            return str(value) if value.bit_length() < 4096 else f"[int of {value.bit_length()} bits]"
+            return self._instead(str(value) if value.bit_length() < 4096 else f"[int of {value.bit_length()} bits]")
         if kind is float:
-            if math.isfinite(value):
-                return value
-            self.changed += 1
-            return str(value)
-        if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-            if id(value) in parents:
-                self.changed += 1
-                return "[cycle]"
-            if depth == 0:
-                self.changed += 1
-                return "[too deep]"
-            inner = (*parents, id(value))
-            if isinstance(value, Mapping):
+            return value if math.isfinite(value) else self._instead(str(value))
+        if id(value) in parents:
+            return self._instead("[cycle]")
+        if depth == 0:
+            return self._instead("[too deep]")
+        if self._room <= 0:
+            return self._instead("[cut: too much for one record]")
+        inner = (*parents, id(value))
+        try:
+            if kind is dict or isinstance(value, Mapping):
                 return self._mapping(value, depth, inner)
-            return self._sequence(value, depth, inner)
-        self.changed += 1
-        return self._other(value, depth, parents)
+            if kind is list or isinstance(value, (list, tuple, set, frozenset)):
+                return self._sequence(value, depth, inner)
+            self.changed += 1
+            return self._other(value, depth, inner)
+        except Exception:  # the value's own code, which may do anything
+            self.changed += 1
+            return self.string(_text_of(value))
 
     def _mapping(self, value: Mapping[Any, Any], depth: int, parents: tuple[int, ...]) -> Plain:
         result: dict[str, Plain] = {}
-        for position, (key, item) in enumerate(list(value.items())):
-            if position == MAX_ITEMS:
-                self.changed += 1
-                result["…"] = f"[cut: {len(value)} items in all]"
-                break
+        items = list(value.items())
+        for position, (key, item) in enumerate(_first(items)):
             if type(key) is not str:
                 self.changed += 1
-            name = self.string(key if isinstance(key, str) else _text_of(key))
-            if self._hides(name, item):
-                self.masked += 1
-                result[name] = self._mask
-            else:
+            name = self.string(key if type(key) is str else _text_of(key))
+            if name in result:  # 1 and "1", or two keys that were masked
+                self.changed += 1
+                name = f"{name} ({position})"
+            self._room -= 8
+            if not self._hides(name, item):
                 result[name] = self._plain(item, depth - 1, parents)
+            else:
+                self.masked += not (type(item) is str and item == self._mask)
+                result[name] = self._mask
+        if len(items) > len(result):
+            result["…"] = self._instead(f"[cut: {len(items)} items in all]")
         return result
 
     def _hides(self, name: str, item: Any) -> bool:
@@ -107,46 +123,55 @@ class Plainer:
         if not isinstance(value, (list, tuple)):
             self.changed += 1
             value = sorted(value, key=_sort_key)
-        result = [self._plain(item, depth - 1, parents) for item in value[:MAX_ITEMS]]
-        if len(value) > MAX_ITEMS:
-            self.changed += 1
-            result.append(f"[cut: {len(value)} items in all]")
+        result = []
+        for item in _first(value):
+            self._room -= 8
+            result.append(self._plain(item, depth - 1, parents))
+        if len(value) > len(result):
+            result.append(self._instead(f"[cut: {len(value)} items in all]"))
         return result
 
     def _other(self, value: Any, depth: int, parents: tuple[int, ...]) -> Plain:
-        try:
-            if isinstance(value, enum.Enum):
-                return self._plain(value.value, depth - 1, parents) if depth else str(value)
-            if isinstance(value, str):
-                return self.string(str.__str__(value))
-            if isinstance(value, int):
-                return self._plain(int(value), depth, parents)
-            if isinstance(value, float):
-                return self._plain(float(value), depth, parents)
-            if isinstance(value, (bytes, bytearray)):
-                return self.string(bytes(value[: MAX_STRING + 1]).decode("utf-8", "backslashreplace"))
-            if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-                return value.isoformat()
-            if isinstance(value, os.PathLike):
-                return self.string(_text_of(os.fspath(value)))
-            item = getattr(value, "item", None)  # numpy and torch scalars
-            if callable(item) and getattr(value, "shape", None) == ():
-                return self._plain(item(), depth - 1, parents) if depth else str(value)
-            dump = getattr(value, "model_dump", None)  # pydantic models
-            if callable(dump) and not isinstance(value, type):
-                return self._plain(dump(), depth - 1, parents) if depth else str(value)
-        except (RecursionError, MemoryError):
-            raise
-        except Exception:
-            pass
+        if isinstance(value, enum.Enum):
+            return self._plain(value.value, depth - 1, parents)
+        if isinstance(value, str):
+            return self.string(_text_of(value))
+        if isinstance(value, int):
+            return self._plain(int.__int__(value), depth, parents)
+        if isinstance(value, float):
+            return self._plain(float.__float__(value), depth, parents)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self.string(bytes(value[: MAX_STRING + 1]).decode("utf-8", "backslashreplace"))
+        if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+            return self.string(value.isoformat())
+        if isinstance(value, os.PathLike):
+            return self.string(_text_of(os.fspath(value)))
+        if isinstance(value, type):
+            return self.string(_text_of(value))
+        fields = getattr(value, "__dataclass_fields__", None)
+        if isinstance(fields, dict):  # by name, so that a secret field is known by its name
+            return self._plain({name: getattr(value, name) for name in fields}, depth, parents)
+        item = getattr(value, "item", None)  # numpy and torch scalars
+        if callable(item) and getattr(value, "shape", None) == ():
+            scalar = item()
+            return self._plain(scalar, depth - 1, parents) if type(scalar) is not type(value) else self.string(str(scalar))
+        dump = getattr(value, "model_dump", None)  # pydantic models
+        if callable(dump):
+            return self._plain(dump(), depth - 1, parents)
         return self.string(_text_of(value))
 
 
+def _first(items: Any) -> Any:
+    """As many items as are kept: all, or so many that a note makes it ``MAX_ITEMS``."""
+    return items if len(items) <= MAX_ITEMS else items[: MAX_ITEMS - 1]
+
+
 def _text_of(value: Any) -> str:
+    """A value's text, as a plain ``str`` whatever its class makes of that."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     try:
-        return str(value)
+        return str.__str__(value if isinstance(value, str) else str(value))
     except Exception:
         return f"[unprintable {type(value).__name__}]"
 

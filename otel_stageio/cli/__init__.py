@@ -16,9 +16,8 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        sys.stderr.write(
-            f"otel-stageio: the command line needs {error.name}, which is not installed: pip install 'otel-stageio[cli]'\n"
-        )
+        missing = f"the command line needs {error.name}, which is not installed"
+        sys.stderr.write(f"otel-stageio: {missing}: pip install 'otel-stageio[cli]'\n")
         return 2
     app(prog_name="otel-stageio")
     return 0

@@ -47,13 +47,13 @@ def _answering(json: bool = False) -> Iterator[None]:
     """What cannot be answered is one sentence and exit code 1, never a traceback; under ``--json`` it is a document."""
     from ..runtime import runtime
     from .disk import Unreadable
-    from .reader import NotAJob
+    from .reader import CannotAnswer
     from .terminal import complain, document
 
     try:
         yield
         return
-    except (NotAJob, Unreadable) as error:
+    except (CannotAnswer, Unreadable) as error:
         sentence = str(error)
     except BrokenPipeError:
         raise
@@ -131,7 +131,7 @@ def show(
 
             found = find_stage(view, stage)
             if json:
-                document({"job": view.path, "run": None, **found.document(record=True)})
+                document({"job": view.path, **found.document(record=True)})
             else:
                 show_stage(view, found, Terminal(), full=full)
 

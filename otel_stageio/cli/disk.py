@@ -1,4 +1,4 @@
-"""Reading a job's files without trust: torn, hostile, half-written or of another kind, each gives what can be had of it.
+"""Reading a job's files without trust: torn, hostile or of another kind, each gives what can be had of it.
 
 Nothing here writes, and nothing here raises anything but :class:`Unreadable`.
 """

@@ -1,8 +1,8 @@
 """What the original and its later versions wrote, brought into the shape that the readers know.
 
-Four manifest dialects exist. Per stage directory: the documented one, that of ``StageRunner`` (written only when a stage
-had succeeded; no status), and that of the last version's tests (an exit code in place of a status). In the job's root:
-one file for all stages, which is not ours to touch, with the stages as a list or by name.
+Four manifest dialects exist. Per stage directory: the documented one, that of ``StageRunner`` (written only when a
+stage had succeeded; no status), and that of the last version's tests (an exit code in place of a status). In the job's
+root: one file for all stages, which is not ours to touch, with the stages as a list or by name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from ..layout import Job
 from .disk import Unreadable, json_object
 
 #: Words of the job manifest -> ours.
-_STATES = {"completed": "success", "complete": "success", "done": "success", "error": "failed", "in_progress": "running"}
+_STATES = {
+    "completed": "success",
+    "complete": "success",
+    "done": "success",
+    "error": "failed",
+    "in_progress": "running",
+}
 #: Not begun.
 _PENDING = frozenset({"pending", "prepared", "queued", ""})
 

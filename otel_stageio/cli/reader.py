@@ -26,7 +26,7 @@ _STAGE_DIRECTORY = re.compile(r"\d\d_.+")
 _RECORDS = ("manifest.json", "stage_manifest.json", "stage.log")
 
 
-class NotAJob(Exception):
+class CannotAnswer(Exception):
     """What was asked about is no job, or cannot be read; says what it is instead."""
 
 
@@ -37,10 +37,10 @@ def read_job(path: str, *, steps: bool = True) -> JobView:
         steps: read the inner spans too.
 
     Raises:
-        NotAJob: with a sentence for the user.
+        CannotAnswer: with a sentence for the user.
     """
     job = Job(path)
-    _check(job, path)
+    check_job(job, path)
     view = _read(job, path, steps)
     if _is_dead(view) and os.access(job.spool, os.W_OK) and not job.machinery.is_symlink():
         close_dead(job)
@@ -60,29 +60,35 @@ def is_job(job: Job) -> bool:
     )
 
 
-def _check(job: Job, path: str) -> None:
+def check_job(job: Job, path: str) -> None:
+    """
+    Raises:
+        CannotAnswer: if this is no job.
+    """
     if "\0" in path:
-        raise NotAJob("a path cannot contain NUL")
+        raise CannotAnswer("a path cannot contain NUL")
     try:
         names = os.listdir(job.root)
     except FileNotFoundError:
-        raise NotAJob(f"{path} does not exist") from None
+        raise CannotAnswer(f"{path} does not exist") from None
     except NotADirectoryError:
-        raise NotAJob(f"{path} is a file; expected a job directory") from None
+        raise CannotAnswer(f"{path} is a file; expected a job directory") from None
     except OSError as error:
-        raise NotAJob(f"{path} cannot be read: {error.strerror}") from error
+        raise CannotAnswer(f"{path} cannot be read: {error.strerror}") from error
     if is_job(job):
         return
     if any(name in names for name in _RECORDS) and is_job(Job(job.root.parent)):
         stage = job.root.name.partition("_")[2] or job.root.name
-        raise NotAJob(f"{path} is the directory of a stage; ask about its job: otel-stageio show {job.base.parent} {stage}")
+        raise CannotAnswer(
+            f"{path} is the directory of a stage; ask about its job: otel-stageio show {job.base.parent} {stage}"
+        )
     if not names:
-        raise NotAJob(f"{path} is empty: no stage has run there yet")
+        raise CannotAnswer(f"{path} is empty: no stage has run there yet")
     inside = [name for name in sorted(names) if not name.startswith(".") and is_job(Job(job.root / name))]
     if inside:
         first = ", ".join(inside[:3]) + (", …" if len(inside) > 3 else "")
-        raise NotAJob(f"{path} is no job, but {count(len(inside), 'job')} lie in it: {first}")
-    raise NotAJob(f"{path} is no job: it has neither .stageio/ nor a stage directory such as 06_asr/")
+        raise CannotAnswer(f"{path} is no job, but {count(len(inside), 'job')} lie in it: {first}")
+    raise CannotAnswer(f"{path} is no job: it has neither .stageio/ nor a stage directory such as 06_asr/")
 
 
 def _is_dead(view: JobView) -> bool:
@@ -101,7 +107,7 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
         if job.machinery.is_dir():
             problems.append(f".stageio/run.json {error}")
     root = root_manifest(job)
-    stages = read_stages(job, record, root, _stage_directories(job), steps=steps)
+    stages = read_stages(job, record, root, stage_directories(job), steps=steps)
     view = JobView(path, job.root.name or path, "otel_stageio", UNKNOWN, stages=stages, problems=problems)
     view.logs = [f"logs/{entry.name}" for entry in entries(job.logs) if entry.name.endswith(".log")]
     view.state = worst([stage.state for stage in stages])
@@ -121,7 +127,8 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
 
 def _as_original(view: JobView, root: Root) -> None:
     view.name = one_line(root.name) or view.name
-    view.pending = root.pending
+    begun = {stage.name for stage in view.stages}
+    view.pending = [name for name in root.pending if name not in begun]
     if root.status == "running":
         # The original says so for ever if it was killed.
         view.state = "lost"
@@ -130,7 +137,7 @@ def _as_original(view: JobView, root: Root) -> None:
         view.state = root.status
 
 
-def _stage_directories(job: Job) -> list[Path]:
+def stage_directories(job: Job) -> list[Path]:
     found = []
     for entry in entries(job.root):
         try:
@@ -139,5 +146,3 @@ def _stage_directories(job: Job) -> list[Path]:
         except OSError:
             continue
     return found
-
-

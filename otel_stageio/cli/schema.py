@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from ..manifest import Manifest
 from ..run_record import RunRecord
 
-_MODELS = {"manifest": Manifest, "run": RunRecord}
+_MODELS: dict[str, type[BaseModel]] = {"manifest": Manifest, "run": RunRecord}
 
 
 def schema_of(what: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def read_stages(
     found: dict[str, StageView] = {}
     for directory in directories:
         for view in _of_directory(job, directory):
-            found.setdefault(view.name, view)
+            _take(found, view)
     spooled = spooled_attempts(job)
     for name, attempts in spooled.items():
         _catch_up(job, found, name, attempts[-1])
@@ -36,6 +36,15 @@ def read_stages(
     for view in found.values():
         _derive(job, view, runs, spooled.get(view.name, []), steps)
     return sorted(found.values(), key=lambda view: (view.number, view.started_at or "~", view.name))
+
+
+def _take(found: dict[str, StageView], view: StageView) -> None:
+    """The name is for the directory that it belongs to; the original's 10_mux stands beside it."""
+    other = found.get(view.name)
+    if other is not None and view.directory == directory_name(view.name):
+        found[f"{other.name}/{other.directory}"] = other
+        other = None
+    found[view.name if other is None else f"{view.name}/{view.directory}"] = view
 
 
 def _number(directory: str) -> int:
@@ -57,12 +66,12 @@ def _of_directory(job: Job, directory: Path) -> list[StageView]:
         except Unreadable as error:
             if str(error) == "does not exist":
                 continue
-            return [_view(owner, directory.name, _unknown(owner), [f"{directory.name}/{name} {error}"])]
+            return [_damaged(owner, directory.name, f"{directory.name}/{name} {error}")]
         content = normalised(content, owner)
         try:
             manifest, problems = tolerant(Manifest, content)
         except Unreadable as error:
-            return [_view(owner, directory.name, _unknown(owner), [f"{directory.name}/{name} {error}"])]
+            return [_damaged(owner, directory.name, f"{directory.name}/{name} {error}")]
         problems = [f"{directory.name}/{name}: {problem}" for problem in problems]
         if "status" not in manifest.model_fields_set:
             manifest.status = UNKNOWN  # the default is "running", and nothing says that
@@ -76,6 +85,12 @@ def _of_directory(job: Job, directory: Path) -> list[StageView]:
         view.message = "no manifest" + (f", {count(len(files), 'file')}" if files else ", only a log")
         return [view]
     return []
+
+
+def _damaged(stage: str, directory: str, problem: str) -> StageView:
+    view = _view(stage, directory, _unknown(stage), [problem])
+    view.message = "its manifest cannot be read"
+    return view
 
 
 def _unknown(stage: str) -> Manifest:
@@ -119,12 +134,16 @@ def _merge_root(found: dict[str, StageView], root: Root) -> None:
             continue
         view = found.get(name)
         if view is None:
-            view = _view(name, f"{stage_number(name):02d}", record, [f"manifest.json: {problem}" for problem in problems])
+            view = _view(
+                name, f"{stage_number(name):02d}", record, [f"manifest.json: {problem}" for problem in problems]
+            )
             view.directory = ""
             found[name] = view
         elif view.record.status == UNKNOWN:
             view.record, view.message = record, ""
-        elif record.status not in (UNKNOWN, view.record.status) and view.record.kind is None:
+        elif view.record.duration_seconds is None and view.record.kind is None:
+            view.record.duration_seconds = record.duration_seconds
+        if view.record.kind is None and record.status not in (UNKNOWN, view.record.status):
             view.problems.append(f"the job's own manifest.json says {one_line(record.status)}")
 
 
@@ -154,13 +173,12 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     view.seconds = record.duration_seconds
     if state == "running":
         view.seconds = seconds_between(view.started_at, iso(runtime.clock.wall_ns()))
-        view.last_line = last_line(job.root / view.directory / "stage.log")
     elif view.seconds is None:
         view.seconds = seconds_between(view.started_at, view.ended_at)
-    if record.progress is not None:
-        view.done, view.total, view.unit = record.progress.done, record.progress.total, record.progress.unit
+    if state in ("running", "crashed", "lost", "timeout"):
+        view.last_line = last_line(job.root / view.directory / "stage.log")
+    view.progress = record.progress
     view.inputs, view.outputs = len(record.inputs), len(record.outputs)
     view.warnings, view.errors = len(record.warnings), len(record.errors)
     if steps:
         view.steps, view.span_count = steps_of(job, name, view.attempt, record.trace.span_id)
-

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.text import Text
 
+from ..manifest import Progress
+from ..semconv import GOOD_STATUSES
 from .steps import Step
 from .terminal import Terminal
-from .text import clock, count, duration, one_line, plain
-from .view import JobView, RunView, StageView
+from .text import clock, count, duration, from_to, one_line, plain
+from .view import UNKNOWN, JobView, StageView
 
 _MOST_STEPS = 8
 _LONGEST_NAME = 28
+_LONGEST_STATE = 20
 #: A child process is one step below its stage, the spans of its program two.
 _DEEPEST = 2
 
@@ -45,19 +49,11 @@ def header(job: JobView, terminal: Terminal) -> None:
         kind = ", opened by its stages" if run.implicit else f", process {run.pid} on {one_line(run.host)}"
         alive = kind if run.state == "running" or run.implicit else ""
         rows.append(["run", f"{run.number}{alive}"])
-        rows.append(["time", _times(run)])
+        rows.append(["time", from_to(run.started_at, run.ended_at)])
         rows.append(["trace", one_line(run.trace_id)])
     elif job.origin == "original":
         rows.append(["made by", "the original; it is only read"])
     terminal.columns([[Text(str(row[0]), "dim"), row[1]] for row in rows])
-
-
-def _times(run: RunView) -> str:
-    begun = clock(run.started_at)
-    if not run.ended_at:
-        return begun
-    ended = clock(run.ended_at)
-    return f"{begun} to {ended[11:] if ended[:10] == begun[:10] else ended}"
 
 
 def earlier(job: JobView, terminal: Terminal) -> None:
@@ -79,7 +75,7 @@ def trouble(job: JobView, terminal: Terminal) -> None:
     problems = [*job.problems, *(problem for stage in job.stages for problem in stage.problems)]
     if not problems:
         return
-    terminal.heading("Not right here")
+    terminal.heading("Problems with the record")
     terminal.columns([[Text("!", "bold yellow"), plain(problem)] for problem in problems])
 
 
@@ -90,9 +86,9 @@ class _Tree:
         self._running = job.state == "running"
         guides = ("├── ", "└── ", "│   ") if terminal.unicode else ("|-- ", "`-- ", "|   ")
         self._branch, self._end, self._trunk = guides
-        names = [len(plain(stage.name)) for stage in job.stages] + [len(plain(name)) for name in job.pending]
-        self._name = min(max(names, default=0), _LONGEST_NAME)
-        self._state = max([len(stage.state) for stage in job.stages], default=0)
+        names = [*(stage.name for stage in job.stages), *job.pending]
+        self._name = min(max((cell_len(one_line(name)) for name in names), default=0), _LONGEST_NAME)
+        self._state = min(max((cell_len(stage.state) for stage in job.stages), default=0), _LONGEST_STATE)
         self._seconds = max([len(duration(stage.seconds)) for stage in job.stages], default=0)
 
     def stage(self, stage: StageView, *, last: bool) -> None:
@@ -110,17 +106,31 @@ class _Tree:
         if remarks:
             head.append("  ").append(remarks)
         message = one_line(stage.message)
-        style = "" if stage.state in ("skipped", "success") else "red"
-        inline = bool(message) and len(head) + 2 + len(message) <= terminal.width
-        if inline:
-            head.append("  ").append(message, "dim" if not style else style)
+        style = "dim" if stage.state in ("skipped", "success", UNKNOWN) else "red"
+        below = self._below(stage)
+        if message and cell_len(head.plain) + 2 + cell_len(message) <= terminal.width:
+            head.append("  ").append(message, style)
+        elif message:
+            below.insert(0, Text(message, style))
         terminal.line(terminal.fit(head, terminal.width))
-        below = "    " if last else self._trunk
-        if message and not inline:
-            self._below(below, Text(message, style), stage)
-        if stage.state == "running":
-            self._progress(stage, below)
-        self._steps(stage.steps, below)
+        guide = "    " if last else self._trunk
+        for text in below:
+            line = Text.assemble((guide + (self._trunk if stage.steps else "    "), "dim"), text)
+            terminal.line(terminal.fit(line, terminal.width))
+        self._steps(stage.steps, guide)
+
+    def _below(self, stage: StageView) -> list[Text]:
+        """How far it is or was, and what it said last, where that says something."""
+        if stage.state in GOOD_STATUSES:
+            return []
+        below = []
+        progress = stage.progress
+        if progress is not None and progress.done is not None:
+            bar = self._terminal.bar(progress.done / progress.total) if progress.total else Text()
+            below.append(Text("  ").join([bar, Text(said_of(progress))] if bar else [Text(said_of(progress))]))
+        if stage.last_line:
+            below.append(Text(one_line(stage.last_line), "dim"))
+        return below
 
     def pending(self, name: str, *, last: bool) -> None:
         label = "to come" if self._running else "not reached"
@@ -143,36 +153,13 @@ class _Tree:
 
     def _column(self, text: Text, width: int) -> Text:
         cut = self._terminal.fit(text, width)
-        return Text.assemble(cut, " " * (width - len(cut)))
-
-    def _below(self, guide: str, text: Text, stage: StageView) -> None:
-        trunk = self._trunk if stage.steps or stage.state == "running" else "    "
-        self._terminal.line(
-            self._terminal.fit(Text.assemble((guide + trunk, "dim"), text), self._terminal.width)
-        )  # fmt: skip
-
-    def _progress(self, stage: StageView, guide: str) -> None:
-        terminal = self._terminal
-        trunk = self._trunk if stage.steps else "    "
-        if stage.done is not None:
-            unit = f" {one_line(stage.unit)}" if stage.unit else ""
-            line = Text.assemble((guide + trunk, "dim"))
-            if stage.total:
-                share = stage.done / stage.total
-                line.append_text(terminal.bar(share))
-                line.append(f" {share:.0%}  {_number(stage.done)} of {_number(stage.total)}{unit}")
-            else:
-                line.append(f"{_number(stage.done)}{unit} done")
-            terminal.line(terminal.fit(line, terminal.width))
-        if stage.last_line:
-            line = Text.assemble((guide + trunk, "dim"), (one_line(stage.last_line), "dim"))
-            terminal.line(terminal.fit(line, terminal.width))
+        return Text.assemble(cut, " " * (width - cell_len(cut.plain)))
 
     def _steps(self, steps: list[Step], guide: str, depth: int = 1) -> None:
         terminal = self._terminal
         shown = steps if len(steps) <= _MOST_STEPS else steps[: _MOST_STEPS - 1]
         labels = [self._label(step) for step in shown]
-        width = min(max((len(label) for label in labels), default=0), 40)
+        width = min(max((cell_len(label.plain) for label in labels), default=0), 40)
         for number, (step, label) in enumerate(zip(shown, labels, strict=True), 1):
             last = number == len(shown) and len(shown) == len(steps)
             line = Text.assemble(
@@ -197,6 +184,15 @@ class _Tree:
     def _label(self, step: Step) -> Text:
         label = Text(one_line(step.name) or "(no name)")
         return label.append(f" {self._terminal.times}{step.count}", "dim") if step.count > 1 else label
+
+
+def said_of(progress: Progress) -> str:
+    """``29 %  12 of 41 chunks``."""
+    done, total = progress.done or 0, progress.total
+    unit = f" {one_line(progress.unit)}" if progress.unit else ""
+    if not total:
+        return f"{_number(done)}{unit} done"
+    return f"{round(100 * done / total)} %  {_number(done)} of {_number(total)}{unit}"
 
 
 def _number(value: float) -> str:

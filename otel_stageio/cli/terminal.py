@@ -73,6 +73,7 @@ class Terminal:
         end = "…" if self.unicode else "..."
         line = line.copy()
         line.truncate(max(width - len(end), 1))
+        line.rstrip()
         return line.append(end)
 
     def line(self, *parts: Text | str | tuple[str, str]) -> None:
@@ -92,25 +93,32 @@ class Terminal:
     def columns(self, rows: Iterable[Row], *, indent: int = 2, header: Row | None = None, right: str = "") -> None:
         """Rows in aligned columns, two spaces apart; the last column is folded at the width with the indent kept.
 
+        Columns in which nothing stands are left out.
+
         Args:
             right: numbers of the columns that are set to the right, as digits: ``"03"``.
         """
         body = [[_text(cell) for cell in row] for row in rows]
-        if header is not None:
-            body.insert(0, [Text(str(cell), "dim") for cell in header])
         if not body:
             return
-        last = max(len(row) for row in body) - 1
-        widths = [max(cell_len(row[at].plain) if at < len(row) else 0 for row in body) for at in range(last)]
-        widths = _shared(widths, self.width - indent)
+        size = max(len(row) for row in body)
+        body = [row + [Text("")] * (size - len(row)) for row in body]
+        used = [at for at in range(size) if any(row[at].plain for row in body)]
+        if header is not None:
+            body.insert(0, [Text(str(cell), "dim") for cell in header])
+        natural = [_widest(body, at) for at in used]
+        widths = _shared(natural[:-1], self.width - indent, natural[-1] if used else 0)
         for row in body:
             head = Text(" " * indent)
-            for at in range(last):
-                cell = self.fit(row[at] if at < len(row) else Text(""), widths[at])
-                gap = " " * (widths[at] - cell_len(cell.plain))
-                pair = (Text(gap), cell) if str(at) in right else (cell, Text(gap))
-                head = Text.assemble(head, *pair, "  " if widths[at] else "")
-            folded = self.fold(row[last] if last < len(row) else Text(""), self.width - cell_len(head.plain))
+            for at, width in zip(used, widths, strict=False):
+                cell = self.fit(row[at], width)
+                gap = Text(" " * (width - cell_len(cell.plain)))
+                pair = (gap, cell) if str(at) in right else (cell, gap)
+                head = Text.assemble(head, *pair, "  ")
+            last = row[used[-1]] if used else Text("")
+            if used and str(used[-1]) in right:
+                last = Text.assemble(" " * (natural[-1] - cell_len(last.plain)), last)
+            folded = self.fold(last, self.width - cell_len(head.plain))
             pad = " " * cell_len(head.plain)
             for number, part in enumerate(folded):
                 self.line(head if not number else pad, part)
@@ -130,9 +138,13 @@ def _text(cell: Text | str) -> Text:
     return Text(cell) if isinstance(cell, str) else cell
 
 
-def _shared(widths: list[int], available: int) -> list[int]:
-    """Column widths that leave the last column a third of the line: the widest gives way."""
-    limit = available - max(available // 3, 20) - 2 * len(widths)
+def _widest(rows: list[list[Text]], at: int) -> int:
+    return max(cell_len(row[at].plain) for row in rows)
+
+
+def _shared(widths: list[int], available: int, last: int) -> list[int]:
+    """Column widths that leave the last column what it needs, up to a third of the line: the widest gives way."""
+    limit = available - min(last, max(available // 3, 20)) - 2 * len(widths)
     widths = list(widths)
     while widths and sum(widths) > max(limit, len(widths)):
         widest = widths.index(max(widths))
@@ -151,4 +163,3 @@ def complain(message: str) -> None:
     text = f"otel-stageio: {plain(message)}\n"
     encoding = getattr(sys.stderr, "encoding", None) or "ascii"
     sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
-

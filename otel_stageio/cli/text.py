@@ -86,6 +86,14 @@ def clock(stamp: str | None) -> str:
     return parsed.strftime("%Y-%m-%d %H:%M:%S") if parsed else one_line(stamp or "")
 
 
+def from_to(start: str | None, end: str | None) -> str:
+    """``2025-11-27 10:11:12 to 10:12:45``; the day of the end only where it is another."""
+    begun, ended = clock(start), clock(end)
+    if ended in ("", begun):
+        return begun
+    return f"{begun} to {ended[11:] if ended[:10] == begun[:10] and len(ended) == 19 else ended}"
+
+
 def seconds_between(start: str | None, end: str | None) -> float | None:
     first, last = moment(start), moment(end)
     return (last - first).total_seconds() if first and last else None

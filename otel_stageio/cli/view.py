@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ..manifest import Manifest, Record
+from ..manifest import Manifest, Progress, Record
 from ..semconv import GOOD_STATUSES
 from .steps import Step
 from .text import strict
@@ -23,7 +23,7 @@ class StageView:
         run: number of the run that the attempt belongs to; None where there are no runs.
         seconds: how long it took, or has been running.
         message: why it is so, where it is not simply a success: error, cause or reason for skipping.
-        last_line: of the log of a running stage.
+        last_line: of the log, for a stage that is running or died.
         problems: what is wrong with its files.
         died: the record says ``running``, the process is gone, and nobody has closed it.
     """
@@ -38,9 +38,7 @@ class StageView:
     ended_at: str | None = None
     seconds: float | None = None
     message: str = ""
-    done: float | None = None
-    total: float | None = None
-    unit: str = ""
+    progress: Progress | None = None
     last_line: str = ""
     inputs: int = 0
     outputs: int = 0
@@ -56,8 +54,9 @@ class StageView:
         content = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("record", "steps", "died")
+            if field.name not in ("record", "steps", "died", "progress")
         }
+        content["progress"] = self.progress.model_dump() if self.progress else None
         content["steps"] = [dataclasses.asdict(step) for step in self.steps]
         if record:
             content["record"] = self.record.model_dump(mode="python", exclude_unset=True)

@@ -156,7 +156,8 @@ class PipelineLogger:
     ) -> None:
         self.module_name = module_name
         if log_file is None:
-            self.logger = setup_logger(module_name, log_level, log_format)
+            there = Path(_DEFAULT_DIRECTORY).is_dir()  # in the original's container; elsewhere nobody looks for it
+            self.logger = setup_logger(module_name, log_level, log_format, log_to_file=there)
         else:
             self.logger = _logger(module_name, log_level, log_format, True, Path(log_file))
 

@@ -125,7 +125,11 @@ def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = Fals
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(draft, path)
+        try:
+            os.replace(draft, path)
+        except FileNotFoundError:  # somebody has removed the directory
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(draft)

@@ -18,6 +18,8 @@ from .files import locked, replace
 
 #: A write that took 1 ms may happen again after 20: tracking 10,000 files must not cost 10,000 rewrites of the file.
 _REST = 20
+#: The first writes are free: a stage that says all it has to say at once and then computes for hours is up to date.
+_FREE_WRITES = 32
 
 
 class ManifestFile:
@@ -33,12 +35,13 @@ class ManifestFile:
         self._written: tuple[int, int, int] | None = None
         self._others: dict[str, Any] = {}
         self._not_before = 0
+        self._writes = 0
         self.failed = 0
         self.pending = False
 
     def offer(self, record: dict[str, Any]) -> None:
         """Write unless the last write was too recent; then the next event, or the end, writes."""
-        if runtime.clock.monotonic_ns() >= self._not_before:
+        if self._writes < _FREE_WRITES or runtime.clock.monotonic_ns() >= self._not_before:
             self.write(record)
         else:
             self.pending = True
@@ -58,6 +61,7 @@ class ManifestFile:
         except OSError:
             self.failed += 1
             return False
+        self._writes += 1
         now = runtime.clock.monotonic_ns()
         self._not_before = now + _REST * (now - started)
         self.pending = False

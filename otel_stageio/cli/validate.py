@@ -1,0 +1,226 @@
+"""``otel-stageio validate``: manifests, run record and spool against their definitions. Nothing is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..fold import KIND
+from ..layout import Job, owner_of
+from ..manifest import Manifest
+from ..otlp import decode
+from ..run_record import RunBase, RunRecord
+from ..semconv import GOOD_STATUSES
+from .disk import LARGEST_LINE, Unreadable, entries, json_object, lines, lives, parsed, sentence
+from .findings import Findings
+from .original import normalised
+from .otlp_check import REQUESTS, NotOtlp, as_request, faults, sampled, spans_of
+from .reader import CannotAnswer, check_job, stage_directories
+from .terminal import Terminal
+from .text import count, plain
+from .trace_check import Attempt, Traces
+
+_SPOOL_FILE = re.compile(r"(?P<stage>.+)\.(?P<attempt>\d+)\.(?P<signal>[a-z]+)\.jsonl")
+_MANIFESTS = ("manifest.json", "stage_manifest.json")
+#: How every line of ours begins: what is cut off begins so too.
+_BEGINNING = b'{"resource'
+
+
+def validate_path(path: str) -> Findings:
+    """Check a job, or one file.
+
+    Raises:
+        CannotAnswer: if there is nothing that could be checked.
+    """
+    findings = Findings()
+    where = Path(path)
+    if "\0" not in path and where.is_file():
+        _file(where, findings)
+    elif "\0" not in path and where.is_dir() and (where / "manifest.json").is_file() and not _has_stages(where):
+        _manifest(where / "manifest.json", str(where / "manifest.json"), findings)
+    else:
+        job = Job(path)
+        check_job(job, path)
+        _job(job, findings)
+    return findings
+
+
+def _has_stages(directory: Path) -> bool:
+    job = Job(directory)
+    return job.machinery.exists() or bool(stage_directories(job)) or "stages" in _content(directory / "manifest.json")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return json_object(path)
+    except Unreadable:
+        return {}
+
+
+def _file(path: Path, findings: Findings) -> None:
+    match = _SPOOL_FILE.fullmatch(path.name)
+    if path.suffix == ".jsonl":
+        signal = match["signal"] if match else ""
+        if signal not in REQUESTS:
+            raise CannotAnswer(
+                f"{path} has no name that tells its signal: expected <stage>.<attempt>.spans.jsonl, .logs or .metrics"
+            )
+        attempt = Attempt(match["stage"] if match else "", 1, path.name, alive=False)
+        _spool_file(path, str(path), signal, attempt, Traces(), findings)
+    elif path.name == "run.json":
+        _model(RunRecord, path, str(path), findings)
+        findings.looked_at("run record")
+    else:
+        _manifest(path, str(path), findings)
+
+
+def _job(job: Job, findings: Findings) -> None:
+    spool = [(entry.name, match) for entry in entries(job.spool) if (match := _SPOOL_FILE.fullmatch(entry.name))]
+    attempts: dict[tuple[str, int], Attempt] = {}
+    for name, match in spool:
+        stage, number = match["stage"], int(match["attempt"])
+        # Asked before anything is read: what ends meanwhile counts as alive.
+        attempts.setdefault((stage, number), Attempt(stage, number, _shown(name), lives(job, stage, number)))
+    manifests = []
+    for directory in stage_directories(job):
+        for name in _MANIFESTS:
+            if (directory / name).exists() or (directory / name).is_symlink():
+                manifest = _manifest(directory / name, f"{directory.name}/{name}", findings)
+                if manifest is not None:
+                    manifests.append((f"{directory.name}/{name}", manifest))
+    runs = _runs(job, findings)
+    traces = Traces()
+    for name, match in spool:
+        attempt = attempts[match["stage"], int(match["attempt"])]
+        if match["signal"] not in REQUESTS:
+            findings.warning(_shown(name), "is none of ours: expected .spans, .logs or .metrics before .jsonl")
+            continue
+        _spool_file(job.spool / name, _shown(name), match["signal"], attempt, traces, findings)
+    traces.check(list(attempts.values()), runs, findings)
+    _compare(manifests, attempts, findings)
+    for attempt in attempts.values():
+        if attempt.fold.started_ns and not attempt.fold.ended and not attempt.alive:
+            findings.warning(
+                attempt.file, f"stage {attempt.stage} died and is not closed: otel-stageio status closes it"
+            )
+
+
+def _shown(name: str) -> str:
+    return f".stageio/spool/{name}"
+
+
+def _runs(job: Job, findings: Findings) -> list[RunBase]:
+    if not job.run_record.exists():
+        if job.spool.is_dir():
+            findings.warning(".stageio/run.json", "does not exist, though there is a spool")
+        return []
+    record = _model(RunRecord, job.run_record, ".stageio/run.json", findings)
+    findings.looked_at("run record")
+    return [record, *record.earlier] if isinstance(record, RunRecord) else []
+
+
+def _model(model: type[BaseModel], path: Path, shown: str, findings: Findings, content: Any = None) -> BaseModel | None:
+    try:
+        return model.model_validate(content or json_object(path, strict=True))
+    except Unreadable as error:
+        findings.error(shown, str(error))
+    except ValidationError as error:
+        for item in error.errors():
+            findings.error(shown, sentence(item))
+    except RecursionError:
+        findings.error(shown, "is nested too deeply")
+    return None
+
+
+def _manifest(path: Path, shown: str, findings: Findings) -> Manifest | None:
+    findings.looked_at("manifest")
+    try:
+        content = json_object(path, strict=True)
+    except Unreadable as error:
+        findings.error(shown, str(error))
+        return None
+    if content.get("kind") not in (None, KIND):
+        findings.error(shown, f"kind is {content['kind']!r}, not {KIND!r}")
+        return None
+    found = _model(Manifest, path, shown, findings, normalised(content, owner_of(path.parent.name)))
+    return found if isinstance(found, Manifest) else None
+
+
+def _spool_file(path: Path, shown: str, signal: str, attempt: Attempt, traces: Traces, findings: Findings) -> None:
+    findings.looked_at("spool file")
+    first = True
+    try:
+        for line in lines(path):
+            findings.looked_at("line")
+            if len(line.raw) >= LARGEST_LINE:
+                findings.error(shown, "is 1 MiB or longer, which receivers refuse", line.number)
+                continue
+            content = parsed(line.raw)
+            if content is None:
+                torn = line.raw.startswith(_BEGINNING) or _BEGINNING.startswith(line.raw.strip())
+                if torn or not line.raw.strip(b"\0\n"):
+                    findings.warning(shown, "is cut off (a crash or a full disk); readers pass over it", line.number)
+                else:
+                    findings.error(shown, "is not JSON", line.number)
+                continue
+            try:
+                request = as_request(content, signal)
+            except NotOtlp as error:
+                findings.error(shown, f"is not an OTLP request of {signal}: {error}", line.number)
+                continue
+            for span in spans_of(request):
+                findings.looked_at("span")
+                for fault in faults(span):
+                    findings.error(shown, f"span {span.span_id} ({span.name}) {fault}", line.number)
+                traces.add(span, shown, line.number, findings)
+            if signal == "logs":
+                attempt.file = shown
+                attempt.sampled = sampled(request) if first else attempt.sampled
+                first = False
+                _fold(content, attempt, shown, line.number, findings)
+    except Unreadable as error:
+        findings.error(shown, str(error))
+
+
+def _fold(content: dict[str, Any], attempt: Attempt, shown: str, line: int, findings: Findings) -> None:
+    try:
+        for event in decode.events([content]):  # type: ignore[arg-type]
+            attempt.fold.apply(event)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        findings.error(shown, f"has an event that cannot be folded: {type(error).__name__}: {error}", line)
+
+
+def _compare(
+    manifests: list[tuple[str, Manifest]], attempts: dict[tuple[str, int], Attempt], findings: Findings
+) -> None:
+    """The record never lies: no manifest claims a success that its journal does not have."""
+    for shown, manifest in manifests:
+        for record in (manifest, *manifest.attempts, *manifest.substages.values()):
+            attempt = attempts.get((record.stage, record.attempt))
+            if record.kind == KIND and record.status in GOOD_STATUSES and attempt is not None:
+                said = attempt.fold.record["status"]
+                if attempt.fold.started_ns and said != record.status:
+                    message = f"says {record.status} of {record.stage} (attempt {record.attempt}), its journal {said}"
+                    findings.error(shown, message)
+
+
+def show_findings(findings: Findings, path: str, terminal: Terminal) -> None:
+    """One line each, as compilers say it: ``file:line: error: message``; then the sum."""
+    for finding in findings.found:
+        where = f"{plain(finding.file)}:{finding.line}" if finding.line else plain(finding.file)
+        style = "red" if finding.level == "error" else "yellow"
+        message = plain(finding.message).replace("\n", " ")
+        terminal.line(f"{where}: ", (finding.level, style), f": {message}")
+    for file, number in findings.left_out.items():
+        terminal.line(f"{plain(file)}: and {count(number, 'further finding')}")
+    errors, warnings = findings.count("error"), findings.count("warning")
+    verdict = "valid" if findings.valid else "not valid"
+    found = [count(number, noun) for number, noun in ((errors, "error"), (warnings, "warning")) if number]
+    looked = ", ".join(count(number, what) for what, number in findings.checked.items()) or "nothing"
+    terminal.line(
+        terminal.glyph("success" if findings.valid else "failed"), " ", (plain(path), "bold"), f"  {verdict}",
+        f": {', '.join(found)}" if found else "", (f"  (checked {looked})", "dim"),
+    )  # fmt: skip

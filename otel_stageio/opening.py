@@ -1,0 +1,168 @@
+"""How a stage comes into being: its place in a run, its attempt, its journal, and its span.
+
+Either it is the next attempt of its own, or it is the very stage that the parent process opened for this program
+(``Pipeline.command``, ``otel-stageio run``) and joins that one's record.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from . import run as runs
+from . import semconv as sc
+from .ambient import with_recorder
+from .layout import stage_number
+from .otlp import carrier
+from .otlp.joined_span import JoinedSpan
+from .otlp.provider import disabled, tracer
+from .otlp.root_span import context as span_context
+from .recovery import close_dead
+from .runtime import boot_id, host_name, runtime
+from .sinks.files import AppendFile, is_locked
+from .sinks.spool import share_life
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, SpanContext
+
+    from .recorder import Recorder
+
+#: The stage that this process was started for (``OTEL_STAGEIO_STAGE``) can be joined once.
+_joined = False
+
+
+@dataclass
+class Opening:
+    """What a recorder begins with.
+
+    Attributes:
+        context: what work inside the stage nests under.
+        identity: the attributes that say which stage, attempt and run this is.
+        started: the attributes of the ``started`` event; empty for a stage that was joined.
+        alive: numbers of attempts at the same stage that are still running somewhere.
+        start, start_mono: wall and monotonic time in nanoseconds, read together.
+    """
+
+    run: runs.Run
+    attempt: int
+    journal: AppendFile
+    span: Span
+    context: Context
+    identity: dict[str, Any]
+    start: int
+    start_mono: int
+    joined: bool = False
+    opened_run: bool = False
+    started: dict[str, Any] = field(default_factory=dict)
+    alive: list[int] = field(default_factory=list)
+
+
+def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any], *, durable: bool) -> Opening:
+    """Begin the next attempt, in the run that it belongs to.
+
+    Args:
+        handed: run id of an owner in this process; that of one outside comes by the environment.
+    """
+    job, stage = recorder.job, recorder.stage
+    close_dead(job)
+    active = trace.get_current_span().get_span_context()
+    from_environment = carrier.extract()
+    handed = handed or os.environ.get(sc.ENV_RUN_ID) or None
+    outside = active if active.is_valid else from_environment
+    entry = runs.enter(job, stage, handed, outside, durable=durable)
+    run = entry.run
+    # Read after the run has begun: a stage lies within its run.
+    start, start_mono = runtime.clock.wall_ns(), runtime.clock.monotonic_ns()
+    base = otel_context.get_current()
+    links = []
+    if not active.is_valid:
+        # TRACEPARENT names our parent only if it came with this very run; else it is the parent of the whole run.
+        came_with_run = os.environ.get(sc.ENV_RUN_ID) == run.run_id
+        root: SpanContext = span_context(run.trace_id, run.root_span_id)
+        above = from_environment if came_with_run and from_environment is not None else root
+        base = trace.set_span_in_context(trace.NonRecordingSpan(above), base)
+    elif active.trace_id != run.trace_id:
+        links = [trace.Link(span_context(run.trace_id, run.root_span_id))]
+    base = with_recorder(recorder, base)
+    identity = _identity(run, stage, entry.attempt)
+    span = tracer().start_span(
+        stage, context=base, attributes={**attributes, **identity}, links=links, start_time=start
+    )
+    own, parent = span.get_span_context(), trace.get_current_span(base).get_span_context()
+    ids = {"run_id": run.run_id}
+    if not disabled():
+        ids["trace_id"], ids["span_id"] = f"{own.trace_id:032x}", f"{own.span_id:016x}"
+        ids["parent_span_id"] = f"{parent.span_id:016x}"
+    started = {
+        **attributes,
+        **identity,
+        sc.PROCESS_PID: os.getpid(),
+        sc.LOCAL_HOST: host_name(),
+        sc.LOCAL_BOOT_ID: boot_id(),
+        sc.LOCAL_TRACE: ids,
+    }
+    return Opening(
+        run=run,
+        attempt=entry.attempt,
+        journal=entry.journal,
+        span=span,
+        context=trace.set_span_in_context(span, base),
+        identity=identity,
+        start=start,
+        start_mono=start_mono,
+        opened_run=entry.opened_run,
+        started=started,
+        alive=entry.alive,
+    )
+
+
+def join(recorder: Recorder, *, durable: bool) -> Opening | None:
+    """Be the stage that the parent process opened for this program, if there is one of this name and job."""
+    global _joined
+    job, stage = recorder.job, recorder.stage
+    name, _, number = os.environ.get(sc.ENV_STAGE, "").rpartition(".")
+    here = os.path.realpath(job.root)
+    if _joined or name != stage or os.environ.get(sc.ENV_JOB) != here or not number.isdigit():
+        return None
+    content = runs.find(runs.load(job), os.environ.get(sc.ENV_RUN_ID, ""))
+    path = job.journal(stage, int(number))
+    if content is None or not is_locked(path):
+        return None
+    _joined = True
+    journal = AppendFile(path, durable=durable)
+    share_life(journal)
+    ids = recorder.replay(path)["trace"]
+    own = span_context(int(ids.get("trace_id", "0"), 16), int(ids.get("span_id", "0"), 16))
+    # Inner spans nest under the process's own span, which the environment names.
+    parent = carrier.extract() or own
+    base = trace.set_span_in_context(trace.NonRecordingSpan(parent), otel_context.get_current())
+    run = runs.Run(content)
+    return Opening(
+        run=run,
+        attempt=int(number),
+        journal=journal,
+        span=JoinedSpan(recorder, own),
+        context=with_recorder(recorder, base),
+        identity=_identity(run, stage, int(number)),
+        start=runtime.clock.wall_ns(),
+        start_mono=runtime.clock.monotonic_ns(),
+        joined=True,
+    )
+
+
+def _identity(run: runs.Run, stage: str, attempt: int) -> dict[str, Any]:
+    return {
+        sc.PIPELINE_NAME: run.pipeline,
+        sc.PIPELINE_RUN_ID: run.run_id,
+        sc.TASK_NAME: stage,
+        sc.TASK_RUN_ID: f"{run.run_id}.{stage}.{attempt}",
+        sc.STAGE_NUMBER: stage_number(stage),
+        sc.STAGE_ATTEMPT: attempt,
+        sc.JOB_ATTEMPT: run.attempt,
+    }
