@@ -13,6 +13,7 @@ from .capture import Capture
 #: (bytes or None if unknown, whether it is there)
 Measure = tuple[int | None, bool]
 _ABSENT: Measure = (None, False)
+_MOST_ENTRIES = 100_000
 
 
 class Artifacts:
@@ -76,16 +77,23 @@ def _measure(path: str, *, recursive: bool) -> Measure:
     return (_tree_size(path) if recursive else None, True)
 
 
-def _tree_size(top: str) -> int:
-    total, pending = 0, [top]
+def _tree_size(top: str) -> int | None:
+    """The files below a directory; None if it is so large that nobody should wait for the sum."""
+    total, pending, left = 0, [top], _MOST_ENTRIES
     while pending:
         try:
             with os.scandir(pending.pop()) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
+                    left -= 1
+                    if not left:
+                        return None
+                    try:
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(entry.path)
+                        else:
+                            total += entry.stat(follow_symlinks=False).st_size
+                    except OSError:
+                        continue  # vanished while we looked
         except OSError:
-            continue  # vanished while we looked
+            continue
     return total

@@ -29,11 +29,14 @@ class Clock:
 
 
 class Ids:
-    """Random trace and span ids, never zero (W3C Trace Context forbids it)."""
+    """Random trace and span ids, never zero (W3C Trace Context forbids it).
+
+    A generator of its own: ``random.seed(0)`` in a training script must not make two stages' ids the same.
+    """
 
     def __init__(self) -> None:
-        # SystemRandom: forked children must not repeat their parent's ids.
-        self._random = random.SystemRandom()
+        self._random = random.Random(os.urandom(32))
+        os.register_at_fork(after_in_child=self._random.seed)  # a child must not repeat its parent's ids
 
     def trace_id(self) -> int:
         return self._random.getrandbits(128) or 1

@@ -52,6 +52,10 @@ class Capture:
             return {key: self.wire(item) for key, item in value.items()}
         return value
 
+    def hides(self, key: str, value: Plain) -> bool:
+        """Whether ``value`` is a credential because of the key that it stands under."""
+        return self._plainer.hides(key, value)
+
     def counts(self) -> tuple[int, int]:
         """(redactions, changed values) since the last call: each event carries what its capture did."""
         now = (self.redactor.count + self._plainer.masked, self._plainer.changed)

@@ -33,8 +33,9 @@ _SECRET_PAIRS = frozenset(
 #: ``token`` is a credential in hf_token and an ordinary word in a model's vocabulary.
 _TOKEN_NEIGHBOURS = frozenset(
     {
-        "bos", "budget", "cls", "count", "de", "eos", "id", "ids", "index", "length", "limit", "mask", "max", "min", "n",
-        "non", "num", "number", "pad", "per", "sep", "special", "split", "sub", "timestamp", "type", "unk", "vocab",
+        "bos", "budget", "cls", "count", "de", "eos", "id", "ids", "index", "length", "limit", "mask", "max", "min",
+        "n", "non", "num", "number", "pad", "per", "sep", "special", "split", "sub", "timestamp", "type", "unk",
+        "vocab",
     }
 )  # fmt: skip
 _TOKENS_OF = frozenset({"access", "api", "auth", "bearer", "refresh", "secret"})
@@ -140,9 +141,9 @@ class Redactor:
 
     def learn(self, environ: Mapping[str, str], argv: Sequence[str] = ()) -> None:
         """Take in the secrets of an environment, and of a command line, to mask them wherever they turn up."""
-        found = {form for name, value in environ.items() for secret in _secrets_of(name, value) for form in _forms(secret)}
-        found.update(form for secret in _secret_words(argv) for form in _forms(secret))
-        if found:
+        secrets = [*_secret_words(argv), *(secret for item in environ.items() for secret in _secrets_of(*item))]
+        if secrets:
+            found = {form for secret in secrets for form in _forms(secret)}
             # Longest first: one secret may be a part of another.
             self._secrets = tuple(sorted({*self._secrets, *found}, key=len, reverse=True))
 

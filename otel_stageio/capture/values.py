@@ -28,7 +28,10 @@ _INT64 = 1 << 63
 
 
 class Plainer:
-    """Makes values plain. ``changed`` counts what could not be kept as it was, ``masked`` what stood under a secret key."""
+    """Makes values plain.
+
+    ``changed`` counts what could not be kept as it was, ``masked`` what stood under a secret key.
+    """
 
     def __init__(self, text: Callable[[str], str], is_secret: Callable[[str], bool], mask: str) -> None:
         self._text = text
@@ -104,7 +107,7 @@ class Plainer:
                 self.changed += 1
                 name = f"{name} ({position})"
             self._room -= 8
-            if not self._hides(name, item):
+            if not self.hides(name, item):
                 result[name] = self._plain(item, depth - 1, parents)
             else:
                 self.masked += not (type(item) is str and item == self._mask)
@@ -113,7 +116,8 @@ class Plainer:
             result["…"] = self._instead(f"[cut: {len(items)} items in all]")
         return result
 
-    def _hides(self, name: str, item: Any) -> bool:
+    def hides(self, name: str, item: Any) -> bool:
+        """Whether ``item`` is a credential because it stands under ``name``."""
         if item is None or isinstance(item, (bool, float)) or not self._is_secret(name):
             return False
         # A number of tokens is a number; a numeric password is a password.
@@ -154,7 +158,8 @@ class Plainer:
         item = getattr(value, "item", None)  # numpy and torch scalars
         if callable(item) and getattr(value, "shape", None) == ():
             scalar = item()
-            return self._plain(scalar, depth - 1, parents) if type(scalar) is not type(value) else self.string(str(scalar))
+            if type(scalar) is not type(value):
+                return self._plain(scalar, depth - 1, parents)
         dump = getattr(value, "model_dump", None)  # pydantic models
         if callable(dump):
             return self._plain(dump(), depth - 1, parents)

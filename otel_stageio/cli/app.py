@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ def root(
 @contextmanager
 def _answering(json: bool = False) -> Iterator[None]:
     """What cannot be answered is one sentence and exit code 1, never a traceback; under ``--json`` it is a document."""
+    # Whoever has a plugin of pydantic's installed (logfire brings one) would wait a second for it, for nothing.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     from ..runtime import runtime
     from .disk import Unreadable
     from .reader import CannotAnswer

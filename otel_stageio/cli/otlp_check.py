@@ -21,6 +21,8 @@ REQUESTS: dict[str, type[Message]] = {
 }
 #: OTLP/JSON writes ids in hex where protobuf's JSON has base64; bytes of each.
 _IDS = {"traceId": 16, "spanId": 8, "parentSpanId": 8}
+#: What no id is in; skipped, as it is most of a line.
+_WITHOUT_IDS = frozenset({"attributes", "body", "resource", "scope", "status"})
 
 
 class NotOtlp(Exception):
@@ -47,7 +49,7 @@ def as_request(content: dict[str, Any], signal: str) -> Message:
         return json_format.ParseDict(_with_base64_ids(content), message)
     except json_format.ParseError as error:
         raise NotOtlp(str(error)) from error
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+    except Exception as error:  # protobuf's C code answers a lone surrogate with SystemError, for one
         raise NotOtlp(f"{type(error).__name__}: {error}") from error
 
 
@@ -56,10 +58,13 @@ def _with_base64_ids(value: Any) -> Any:
         return [_with_base64_ids(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key: _base64(key, item, _IDS[key]) if key in _IDS and isinstance(item, str) else _with_base64_ids(item)
-        for key, item in value.items()
-    }
+    changed = dict(value)
+    for key, item in value.items():
+        if key in _IDS and isinstance(item, str):
+            changed[key] = _base64(key, item, _IDS[key])
+        elif isinstance(item, (dict, list)) and key not in _WITHOUT_IDS:
+            changed[key] = _with_base64_ids(item)
+    return changed
 
 
 def _base64(key: str, text: str, length: int) -> str:

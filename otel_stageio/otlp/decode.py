@@ -1,18 +1,22 @@
 """OTLP/JSON lines -> events and spans as plain Python, for the fold, recovery and the command line.
 
-A journal may end in a torn line (the process was killed in mid-write); such a line is skipped and counted, and never
-hides the lines before or after it.
+A journal may end in a torn line (the process was killed in mid-write), and a full disk may leave one in the middle,
+with the next line of another process glued to it. What is torn is skipped and counted, and never hides what is whole.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..events import Event
+
+_HEADS = (b'{"resourceLogs":', b'{"resourceSpans":', b'{"resourceMetrics":')  # unescaped, so never inside a string
+#: What a line that is JSON, but no OTLP, makes of the code that reads it.
+_NOT_OTLP = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
 class Lines:
@@ -31,15 +35,20 @@ class Lines:
             for line in file:
                 if not line.strip():
                     continue
-                try:
-                    request = json.loads(line)
-                except ValueError:
+                request = _parsed(line)
+                if request is None:
                     self.damaged += 1
-                    continue
-                if isinstance(request, dict):
+                    request = _parsed(line[max(line.rfind(head) for head in _HEADS) :])
+                if request is not None:
                     yield request
-                else:
-                    self.damaged += 1
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return request if isinstance(request, dict) else None
 
 
 def value(encoded: dict[str, Any]) -> Any:
@@ -64,28 +73,26 @@ def mapping(pairs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def event_of(record: dict[str, Any]) -> Event | None:
-    """The event in a log record, or None for a plain log line."""
-    name = record.get("eventName")
-    if not name:
+    """The event in a log record, or None for a plain log line (and for what only looks like an event)."""
+    try:
+        name = record.get("eventName")
+        if not name:
+            return None
+        return Event(
+            name,
+            int(record.get("timeUnixNano", 0)),
+            mapping(record.get("attributes", [])),
+            value(record["body"]) if "body" in record else None,
+            int(record.get("severityNumber", 0)),
+        )
+    except _NOT_OTLP:
         return None
-    body = value(record["body"]) if "body" in record else None
-    return Event(
-        name,
-        int(record.get("timeUnixNano", 0)),
-        mapping(record.get("attributes", [])),
-        body,
-        int(record.get("severityNumber", 0)),
-    )
 
 
 def log_records(lines: Lines) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Every log record with its scope's attributes, in the order of writing."""
     for request in lines:
-        for resource in request.get("resourceLogs", ()):
-            for scoped in resource.get("scopeLogs", ()):
-                scope = mapping(scoped.get("scope", {}).get("attributes", []))
-                for record in scoped.get("logRecords", ()):
-                    yield scope, record
+        yield from _whole(lines, _log_records(request))
 
 
 def events(lines: Lines) -> Iterator[Event]:
@@ -99,19 +106,40 @@ def events(lines: Lines) -> Iterator[Event]:
 def spans(lines: Lines) -> Iterator[dict[str, Any]]:
     """Every span as a dict: OTLP/JSON's fields, ``attributes`` as a mapping, times as integers, ``resource`` added."""
     for request in lines:
-        for resource in request.get("resourceSpans", ()):
-            shared = mapping(resource.get("resource", {}).get("attributes", []))
-            for scope in resource.get("scopeSpans", ()):
-                for span in scope.get("spans", ()):
-                    yield {
-                        **span,
-                        "startTimeUnixNano": int(span.get("startTimeUnixNano", 0)),
-                        "endTimeUnixNano": int(span.get("endTimeUnixNano", 0)),
-                        "attributes": mapping(span.get("attributes", [])),
-                        "events": [
-                            {**event, "attributes": mapping(event.get("attributes", []))}
-                            for event in span.get("events", ())
-                        ],
-                        "resource": shared,
-                        "scope": scope.get("scope", {}),
-                    }
+        yield from _whole(lines, _spans(request))
+
+
+def _whole(lines: Lines, items: Iterable[Any]) -> list[Any]:
+    """What a line holds, all of it or nothing."""
+    try:
+        return list(items)
+    except _NOT_OTLP:
+        lines.damaged += 1
+        return []
+
+
+def _log_records(request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for resource in request.get("resourceLogs", ()):
+        for scoped in resource.get("scopeLogs", ()):
+            scope = mapping(scoped.get("scope", {}).get("attributes", []))
+            for record in scoped.get("logRecords", ()):
+                yield scope, record
+
+
+def _spans(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for resource in request.get("resourceSpans", ()):
+        shared = mapping(resource.get("resource", {}).get("attributes", []))
+        for scope in resource.get("scopeSpans", ()):
+            for span in scope.get("spans", ()):
+                yield {
+                    **span,
+                    "startTimeUnixNano": int(span.get("startTimeUnixNano", 0)),
+                    "endTimeUnixNano": int(span.get("endTimeUnixNano", 0)),
+                    "attributes": mapping(span.get("attributes", [])),
+                    "events": [
+                        {**event, "attributes": mapping(event.get("attributes", []))}
+                        for event in span.get("events", ())
+                    ],
+                    "resource": shared,
+                    "scope": scope.get("scope", {}),
+                }

@@ -23,6 +23,7 @@ quote = json.encoder.encode_basestring  # C where there is C; non-ASCII stays, s
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # opentelemetry.proto.trace.v1.SpanFlags
 _INT64 = 1 << 63
+_MAX_DEPTH = 24  # protobuf readers give up at a hundred messages within each other; a nested map takes three
 
 
 def to_bytes(text: str) -> bytes:
@@ -32,7 +33,7 @@ def to_bytes(text: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
-def any_value(value: Any) -> str:
+def any_value(value: Any, depth: int = _MAX_DEPTH) -> str:
     """One ``AnyValue``. What OTLP has no type for becomes its text; an integer beyond 64 bits too."""
     kind = type(value)
     if kind is str:
@@ -42,7 +43,7 @@ def any_value(value: Any) -> str:
     if kind is int:
         if -_INT64 <= value < _INT64:
             return f'{{"intValue":"{value}"}}'
-        return f'{{"stringValue":"{value}"}}'
+        return f'{{"stringValue":"{value}"}}' if value.bit_length() < 4096 else '{"stringValue":"[too large]"}'
     if kind is float:
         if math.isfinite(value):
             return f'{{"doubleValue":{value!r}}}'
@@ -51,11 +52,15 @@ def any_value(value: Any) -> str:
     if value is None:
         return "{}"
     if isinstance(value, Mapping):
-        return f'{{"kvlistValue":{{"values":[{attributes(value)}]}}}}'
+        if depth == 0:
+            return '{"stringValue":"[too deep]"}'
+        return f'{{"kvlistValue":{{"values":[{attributes(value, depth - 1)}]}}}}'
     if isinstance(value, (bytes, bytearray)):
         return f'{{"bytesValue":"{base64.b64encode(value).decode()}"}}'
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f'{{"arrayValue":{{"values":[{",".join(map(any_value, value))}]}}}}'
+        if depth == 0:
+            return '{"stringValue":"[too deep]"}'
+        return f'{{"arrayValue":{{"values":[{",".join([any_value(item, depth - 1) for item in value])}]}}}}'
     if isinstance(value, str):
         return any_value(str.__str__(value))
     if isinstance(value, int):
@@ -65,11 +70,11 @@ def any_value(value: Any) -> str:
     return any_value(str(value))
 
 
-def attributes(values: Mapping[str, Any] | None) -> str:
+def attributes(values: Mapping[str, Any] | None, depth: int = _MAX_DEPTH) -> str:
     """The inside of a ``KeyValue`` array."""
     if not values:
         return ""
-    return ",".join([f'{{"key":{quote(key)},"value":{any_value(value)}}}' for key, value in values.items()])
+    return ",".join([f'{{"key":{quote(key)},"value":{any_value(value, depth)}}}' for key, value in values.items()])
 
 
 def resource(values: Mapping[str, Any]) -> str:
@@ -140,7 +145,11 @@ def _trace_state(context: SpanContext) -> str:
 
 
 def span(span: ReadableSpan) -> str:
-    """One ``Span``, equal field by field to what the official OTLP encoder makes of it."""
+    """One ``Span``, equal field by field to what the official OTLP encoder makes of it.
+
+    Two fields are better: a link's trace state, which the official encoder forgets, and a status that was never set,
+    which is left out.
+    """
     context = span.get_span_context()
     assert context is not None
     parts = [f'{{"traceId":"{context.trace_id:032x}","spanId":"{context.span_id:016x}"']

@@ -1,0 +1,91 @@
+"""What every test starts from: no telemetry settings of the caller's, strict errors, nothing left open by another test.
+
+``needs("gcc")`` skips a test, with its reason, where a component is missing; with ``STAGEIO_CI=1`` it fails instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from opentelemetry import context as otel_context
+
+from otel_stageio import lifecycle, opening
+from otel_stageio.ambient import open_pipelines, open_recorders
+from otel_stageio.runtime import runtime
+
+pytest_plugins = ["otel_stageio.testing"]
+
+IN_CI = os.environ.get("STAGEIO_CI") == "1"
+OURS = ("OTEL_", "TRACEPARENT", "TRACESTATE", "BAGGAGE", "OUTPUT_DIR", "LOG_LEVEL", "DEBUG_MODE")
+
+settings.register_profile(
+    "otel_stageio",
+    deadline=None,  # a slow machine is no bug
+    derandomize=IN_CI,
+    database=None,
+    max_examples=60,
+    # The fixtures here are about the process, not about an example.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("otel_stageio")
+
+
+def needs(component: str) -> Any:
+    """A Python module, or the path of a program; the test is skipped if there is neither, and fails in CI."""
+    if importlib.util.find_spec(component) is not None:
+        return importlib.import_module(component)
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which(component) or shutil.which(component, path=beside)
+    if found is None:
+        reason = f"{component} is not here: no such Python module, and no such program on the PATH"
+        if IN_CI:
+            pytest.fail(f"{reason}; CI is to have everything", pytrace=False)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def fresh(strict: None) -> Iterator[None]:
+    """A process as a test expects to find it: environment, context, root logger, and no stage left open."""
+    saved = dict(os.environ)
+    for name in saved:
+        if name.startswith(OURS):
+            del os.environ[name]
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    otel_context.attach(otel_context.Context())
+    runtime.internal_errors.clear()
+    yield
+    runtime.strict = False
+    for stage in list(lifecycle.open_stages):
+        stage.finalize("incomplete")
+    lifecycle.logger_only.clear()
+    open_recorders.clear()
+    open_pipelines.clear()
+    opening._joined = False
+    for handler in list(root.handlers):
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    os.environ.clear()
+    os.environ.update(saved)
+
+
+@pytest.fixture
+def as_in_production(strict: None) -> Iterator[None]:
+    """Internal errors are swallowed and counted, as users have it: for tests of what happens then."""
+    runtime.strict = False
+    yield
+    runtime.strict = True
