@@ -25,6 +25,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
@@ -110,7 +111,10 @@ odd_text = st.sampled_from(
 )
 text = st.text(max_size=12) | odd_text
 int64 = st.integers(-INT64, INT64 - 1) | st.sampled_from([-INT64, INT64 - 1, 0, -1, 2**53 + 1])
-floats = st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7976931348623157e308, 0.1])
+#: JSON has one NaN; in IEEE 754 there are many.
+floats = st.floats(allow_nan=False) | st.sampled_from(
+    [math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7976931348623157e308, 0.1]
+)
 scalar = text | st.booleans() | int64 | floats | st.binary(max_size=8) | st.none()
 keys = st.text(min_size=1, max_size=8)
 value = st.recursive(
@@ -186,7 +190,7 @@ def spans(draw: st.DrawFn) -> ReadableSpan:
         draw(st.dictionaries(keys, json_value, max_size=3)), draw(st.sampled_from(["", "https://schema"]))
     )
     provider = TracerProvider(
-        resource=resource, span_limits=limits, shutdown_on_exit=False, id_generator=Given(*draw(ids))
+        ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=Given(*draw(ids)), span_limits=limits
     )
     ended = Ended()
     provider.add_span_processor(ended)
@@ -359,29 +363,28 @@ def busy(job: Path) -> None:
     """A stage that says a great deal, and every kind of thing."""
     ten_megabytes = "größer " * 1_500_000
     many = [{"index": number, "text": "wörter"} for number in range(50_000)]
+    numbers = list(range(50_000))
     with StageIO("asr", job, attributes={"many": many, "big": ten_megabytes}) as io:
         log = io.get_stage_logger("CRITICAL")
         for number in range(200):
             log.info("line %d 😀", number)
         log.info("%s", ten_megabytes)
         log.warning("before a large event %s", "😀" * 30_000)
-        io.event("event " + "😀" * 200_000, many=many, big=ten_megabytes, faces="😀" * 1_000_000, n=1)
-        io.set_config({"many": many, "big": ten_megabytes, "model": "large-v3", **{f"k{n}": n for n in range(20_000)}})
-        io.set_resources(**{f"{'r' * 40}{n}": n for n in range(20_000)})
+        io.event("event " + "😀" * 200_000, numbers=numbers, big=ten_megabytes, faces="😀" * 1_000_000, n=1)
+        io.set_config({"many": many, "big": ten_megabytes, "model": "large-v3", **{f"k{n}": n for n in range(12_000)}})
+        io.set_resources(**{f"{'r' * 60}{n}": n for n in range(12_000)})
         io.add_warning(ten_megabytes)
         io.add_error("failed", ValueError(ten_megabytes))
         for role in (io.track_input, io.track_output):
-            role(job / "x.wav", "audio", many=many, big="\x00" * 200_000, control="\x1b" * 3_000_000)
-        with io.span(
-            "inner", many=many, big=ten_megabytes, **{f"attribute{n}": "😀" * 100 for n in range(5_000)}
-        ) as span:
+            role(job / "x.wav", "audio", many=numbers, big="\x00" * 200_000, control="\x1b" * 3_000_000)
+        with io.span("inner", big=ten_megabytes, **{f"attribute{n}": "😀" * 100 for n in range(5_000)}) as span:
             for number in range(5_000):
-                span.add_event(f"event {number}", {"big": "😀" * 5_000, "n": number})
+                span.add_event(f"event {number}", {"big": "😀" * (5_000 if number % 100 == 0 else 5), "n": number})
             span.set_attribute("list", ["wörter " * 10] * 50_000)
             span.set_attribute("bytes", b"\x00" * 3_000_000)
             span.set_status(Status(StatusCode.ERROR, ten_megabytes))
             span.update_name("😀" * 1_000_000)
-        io.finalize("success", many=many, big=ten_megabytes)
+        io.finalize("success", numbers=numbers, big=ten_megabytes)
 
 
 @pytest.mark.parametrize("limits", ["", "5000"])
@@ -413,7 +416,7 @@ def test_every_line_of_a_busy_job_is_otlp_and_below_one_mebibyte(
     assert stage["attributes"]["cicd.pipeline.task.name"] == "asr"
     # The SDK leaves out what is over its limits; we what is over ours. Between them, every loss is counted.
     assert len(inner["events"]) + inner["droppedEventsCount"] == 5_000
-    assert len(inner["attributes"]) + inner["droppedAttributesCount"] == 5_004
+    assert len(inner["attributes"]) + inner["droppedAttributesCount"] == 5_003
 
 
 # -- damage ----------------------------------------------------------------------------------------------------------

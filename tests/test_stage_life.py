@@ -358,6 +358,25 @@ def test_a_forked_child_never_ends_its_parents_stage(records: Records) -> None:
     assert "from the parent" in records.log("asr")
 
 
+def test_a_fork_after_a_thread_pool_was_first_used_does_not_hang(records: Records) -> None:
+    done = run_script(
+        """
+        import os, sys
+        from otel_stageio import StageIO
+        with StageIO("asr", os.environ["JOB"]):
+            from concurrent.futures import ThreadPoolExecutor
+            with ThreadPoolExecutor(2) as pool:
+                assert list(pool.map(str, range(2))) == ["0", "1"]
+            child = os.fork()
+            if child == 0:
+                os._exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        """,
+        records.job,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_surviving_worker_does_not_keep_a_dead_stage_alive(records: Records) -> None:
     process = started(
         """

@@ -284,20 +284,15 @@ def _secret_words(argv: Sequence[str]) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it may turn up in text: as it is, cleaned, and as Python, JSON and URLs write it."""
+    """A secret as it may turn up in text: as it is, and as Python, JSON and URLs write it."""
     secret = secret.strip()
     number = secret.isdigit() and len(secret) < 8
     if len(secret) < _SHORTEST_SECRET or number or secret.lower() in _HARMLESS or secret in MASK:
         return
-    yield secret
-    yield clean(secret)
-    yield repr(secret)[1:-1]
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    try:
-        yield quote(secret, safe="")
-    except UnicodeEncodeError:
-        pass
+    escaped = (repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    for form in (secret, *escaped, quote(secret, safe="", errors="replace")):
+        yield form
+        yield clean(form)
 
 
 def _split(patterns: str) -> list[str]:

@@ -118,10 +118,11 @@ class Plainer:
 
     def hides(self, name: str, item: Any) -> bool:
         """Whether ``item`` is a credential because it stands under ``name``."""
-        if item is None or isinstance(item, (bool, float)) or not self._is_secret(name):
+        if item is None or not self._is_secret(name):
             return False
         # A number of tokens is a number; a numeric password is a password.
-        return not (isinstance(item, int) and "token" in name.lower())
+        kind = type(item)
+        return not issubclass(kind, (bool, float)) and not (issubclass(kind, int) and "token" in name.lower())
 
     def _sequence(self, value: Any, depth: int, parents: tuple[int, ...]) -> Plain:
         if not isinstance(value, (list, tuple)):
@@ -173,9 +174,9 @@ def _first(items: Any) -> Any:
 
 def _text_of(value: Any) -> str:
     """A value's text, as a plain ``str`` whatever its class makes of that."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
     try:
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "backslashreplace")
         return str.__str__(value if isinstance(value, str) else str(value))
     except Exception:
         return f"[unprintable {type(value).__name__}]"

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,8 +23,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 #: One line of the spool is smaller (OTLP receivers take no larger requests).
 LARGEST_LINE = 1024 * 1024
-#: What a line of JSON that is none of ours can raise while it is taken apart.
-_ODD = (AttributeError, KeyError, LookupError, OverflowError, TypeError, ValueError)
+#: What an event with attributes of other types than ours can raise in the fold.
+_ODD = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
 
 class Unreadable(Exception):
@@ -128,24 +128,21 @@ def parsed(raw: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _requests(path: Path) -> Iterator[decode.Lines]:
-    """Each line by itself, so that one that cannot be taken apart costs no other."""
+def _lines(path: Path) -> decode.Lines | None:
+    """The library's reader of a spool file, if there is a file to read."""
     try:
-        for line in lines(path):
-            content = parsed(line.raw)
-            if content is not None:
-                yield cast(decode.Lines, (content,))
-    except Unreadable:
-        return
+        return decode.Lines(path) if stat.S_ISREG(path.stat().st_mode) and os.access(path, os.R_OK) else None
+    except OSError:
+        return None
 
 
 def folded(path: Path) -> Fold:
     """The fold of a journal; ``started_ns`` is 0 if nothing of the stage is in it."""
     state = Fold()
-    for request in _requests(path):
+    found = _lines(path)
+    for event in decode.events(found) if found else ():
         try:
-            for event in decode.events(request):
-                state.apply(event)
+            state.apply(event)
         except _ODD:
             continue
     return state
@@ -153,12 +150,9 @@ def folded(path: Path) -> Fold:
 
 def spans(path: Path) -> Iterator[dict[str, Any]]:
     """Every span of a spool file, as :func:`otel_stageio.otlp.decode.spans` has it."""
-    for request in _requests(path):
-        try:
-            found = list(decode.spans(request))
-        except _ODD:
-            continue
-        yield from found
+    found = _lines(path)
+    if found:
+        yield from decode.spans(found)
 
 
 def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> Path | None:
@@ -171,7 +165,15 @@ def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> Path | 
 
 def lives(job: Job, stage: str, attempt: int) -> bool:
     path = journal(job, stage, attempt)
-    return path is not None and is_locked(path)
+    return path is not None and held(path)
+
+
+def held(path: Path) -> bool:
+    """Whether somebody alive holds the lock on a file."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode) and is_locked(path)
+    except OSError:
+        return False
 
 
 def last_line(path: Path) -> str:

@@ -14,8 +14,7 @@ from pathlib import Path
 from ..layout import Job
 from ..recovery import close_dead
 from ..runtime import runtime
-from ..sinks.files import is_locked
-from .disk import Unreadable, entries
+from .disk import Unreadable, entries, held
 from .original import Root, root_manifest
 from .runs import read_runs, run_view
 from .stages import read_stages
@@ -87,7 +86,7 @@ def check_job(job: Job, path: str) -> None:
     inside = [name for name in sorted(names) if not name.startswith(".") and is_job(Job(job.root / name))]
     if inside:
         first = ", ".join(inside[:3]) + (", …" if len(inside) > 3 else "")
-        raise CannotAnswer(f"{path} is no job, but {count(len(inside), 'job')} lie in it: {first}")
+        raise CannotAnswer(f"{path} is no job, but holds {count(len(inside), 'job')}: {first}")
     raise CannotAnswer(f"{path} is no job: it has neither .stageio/ nor a stage directory such as 06_asr/")
 
 
@@ -112,7 +111,7 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
     view.logs = [f"logs/{entry.name}" for entry in entries(job.logs) if entry.name.endswith(".log")]
     view.state = worst([stage.state for stage in stages])
     if record is not None:
-        owned = is_locked(job.owner_lock)
+        owned = held(job.owner_lock)
         view.run = run_view(record, stages, owned, runtime.clock.wall_ns())
         view.earlier = [run_view(run, stages, False, runtime.clock.wall_ns()) for run in record.earlier]
         view.state = view.run.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _which(stage: StageView, job: JobView) -> Text:
 
 def _reasons(job: JobView, terminal: Terminal) -> None:
     """Why those that are no success are none."""
-    rows = [
+    rows: list[Row] = [
         [terminal.glyph(stage.state), one_line(stage.name), one_line(stage.message)]
         for stage in job.stages
         if stage.message
@@ -84,17 +85,17 @@ def _outputs(job: JobView, terminal: Terminal, full: bool) -> None:
     if not found:
         return
     terminal.heading("Outputs")
-    rows: list[Row] = [[one_line(name), *artifact_row(entry)] for name, entry in (found if full else found[:MOST])]
+    rows: list[Row] = [[one_line(name), *artifact_row(entry, job)] for name, entry in (found if full else found[:MOST])]
     terminal.columns(rows, header=["stage", "type", "size", "path"], right="2")
     more(terminal, len(found) - len(rows), "output")
 
 
-def artifact_row(entry: Artifact) -> list[Text | str]:
-    """Type, size, and path with what else is known of it."""
+def artifact_row(entry: Artifact, job: JobView) -> list[Text | str]:
+    """Type, size, and path (relative to the job if it lies in it) with what else is known of it."""
     known = dict(entry.model_extra or {})
     if entry.metadata:
         known["metadata"] = entry.metadata
-    path = Text(plain(entry.path).replace("\n", "\\n"))
+    path = Text(plain(_within(entry.path, job.path)).replace("\n", "\\n"))
     if entry.retained is not None:
         path.append("  kept" if entry.retained else "  not kept", "dim")
     if entry.reason:
@@ -105,6 +106,13 @@ def artifact_row(entry: Artifact) -> list[Text | str]:
     if missing:
         path.append("  was not there at the end", "red")
     return [one_line(entry.type), "" if missing else size(entry.size_bytes), path]
+
+
+def _within(path: str, job: str) -> str:
+    for root in (os.path.abspath(job), os.path.normpath(job)):
+        if path.startswith(root + os.sep):
+            return path[len(root) + 1 :]
+    return path
 
 
 def value_text(value: Any) -> str:
@@ -156,7 +164,7 @@ def honesty(stage: StageView) -> list[Text]:
     """What could not be recorded, and what was recorded otherwise than it was given."""
     record, said = stage.record, []
     for what, number in record.lost.items():
-        said.append(Text(f"lost: {number:,} {_SINKS.get(what, one_line(what))}", "red"))
+        said.append(Text(f"lost: {_SINKS.get(what, one_line(what))} ({number:,})", "red"))
     if record.redactions:
         said.append(Text(f"{count(record.redactions, 'secret')} masked"))
     if record.sanitised:

@@ -9,7 +9,7 @@ from rich.text import Text
 from ..manifest import Artifact, Record
 from .reader import CannotAnswer
 from .show import MOST, artifact_row, honesty, more, value_text, when
-from .status import said_of
+from .status import headline, said_of
 from .steps import Step
 from .terminal import Row, Terminal
 from .text import clock, count, duration, from_to, one_line, plain
@@ -46,9 +46,9 @@ def show_stage(job: JobView, stage: StageView, terminal: Terminal, *, full: bool
     record = stage.record
     _head(job, stage, terminal)
     _mapping(terminal, "Configuration", record.config)
-    _artifacts(terminal, "Inputs", record.inputs, full)
-    _artifacts(terminal, "Outputs", record.outputs, full)
-    _artifacts(terminal, "Intermediate files", record.intermediate_files, full)
+    _artifacts(job, terminal, "Inputs", record.inputs, full)
+    _artifacts(job, terminal, "Outputs", record.outputs, full)
+    _artifacts(job, terminal, "Intermediate files", record.intermediate_files, full)
     _mapping(terminal, "Resources", record.resources)
     _steps(terminal, stage)
     _warnings(terminal, record, full)
@@ -66,11 +66,7 @@ def show_stage(job: JobView, stage: StageView, terminal: Terminal, *, full: bool
 
 def _head(job: JobView, stage: StageView, terminal: Terminal) -> None:
     record = stage.record
-    how = {"running": " for ", "success": " in "}.get(stage.state, " after ")
-    terminal.line(
-        terminal.glyph(stage.state), " ", (one_line(stage.name), "bold"), "  ", terminal.state(stage.state),
-        f"{how}{duration(stage.seconds)}" if stage.seconds is not None else "",
-    )  # fmt: skip
+    headline(stage.name, stage.state, stage.seconds, terminal)
     where = f"{job.path.rstrip('/')}/{stage.directory}" if stage.directory else job.path
     rows: list[tuple[str, str]] = []
     if stage.message:
@@ -99,11 +95,11 @@ def _mapping(terminal: Terminal, title: str, values: dict[str, Any]) -> None:
         terminal.columns([[Text(one_line(key), "dim"), value_text(value)] for key, value in values.items()])
 
 
-def _artifacts(terminal: Terminal, title: str, entries: list[Artifact], full: bool) -> None:
+def _artifacts(job: JobView, terminal: Terminal, title: str, entries: list[Artifact], full: bool) -> None:
     if entries:
         terminal.heading(title)
         shown = entries if full else entries[:MOST]
-        terminal.columns([artifact_row(entry) for entry in shown], header=["type", "size", "path"], right="1")
+        terminal.columns([artifact_row(entry, job) for entry in shown], header=["type", "size", "path"], right="1")
         more(terminal, len(entries) - len(shown), "entry")
 
 

@@ -37,13 +37,7 @@ def show_status(job: JobView, terminal: Terminal) -> None:
 def header(job: JobView, terminal: Terminal) -> None:
     """Who, how, when, and where to look in Jaeger."""
     run = job.run
-    name = one_line(run.pipeline if run else job.name)
-    seconds = run.seconds if run else None
-    how = {"running": " for ", "success": " in "}.get(job.state, " after ")
-    terminal.line(
-        terminal.glyph(job.state), " ", (name, "bold"), "  ", terminal.state(job.state),
-        f"{how}{duration(seconds)}" if seconds is not None else "",
-    )  # fmt: skip
+    headline(run.pipeline if run else job.name, job.state, run.seconds if run else None, terminal)
     rows: list[list[Text | str]] = [["job", plain(job.path)]]
     if run is not None:
         kind = ", opened by its stages" if run.implicit else f", process {run.pid} on {one_line(run.host)}"
@@ -54,6 +48,14 @@ def header(job: JobView, terminal: Terminal) -> None:
     elif job.origin == "original":
         rows.append(["made by", "the original; it is only read"])
     terminal.columns([[Text(str(row[0]), "dim"), row[1]] for row in rows])
+
+
+def headline(name: str, state: str, seconds: float | None, terminal: Terminal) -> None:
+    """``✗ subtitles  failed after 12 min 03 s``."""
+    how = {"running": " for ", "success": " in "}.get(state, " after ")
+    end = Text.assemble("  ", terminal.state(state), f"{how}{duration(seconds)}" if seconds is not None else "")
+    start = Text.assemble(terminal.glyph(state), " ", (one_line(name), "bold"))
+    terminal.line(terminal.fit(start, max(terminal.width - cell_len(end.plain), 20)), end)
 
 
 def earlier(job: JobView, terminal: Terminal) -> None:

@@ -54,7 +54,8 @@ class Terminal:
         return Text(fancy if self.unicode else ascii_only, style)
 
     def state(self, state: str) -> Text:
-        return Text(plain(state).replace("\n", " "), _STATES.get(state, _OTHER)[2])
+        """The word itself; what a stage gave in place of one is cut to a word's length."""
+        return self.fit(plain(state).replace("\n", " "), 24, _STATES.get(state, _OTHER)[2])
 
     @property
     def times(self) -> str:

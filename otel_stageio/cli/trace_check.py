@@ -36,6 +36,11 @@ class Attempt:
         return ids if all(ids) else None
 
     @property
+    def died(self) -> bool:
+        """Its process has gone, whether or not somebody has closed it since."""
+        return self.fold.record["status"] == "crashed" or not (self.alive or self.fold.ended)
+
+    @property
     def parent(self) -> str:
         return str(self.fold.record["trace"].get("parent_span_id", ""))
 
@@ -58,7 +63,7 @@ class Traces:
         known: set[_Key] = set(self._spans)
         parents = {key: attempt.parent for attempt in attempts if (key := attempt.key) is not None}
         living = {key[0] for attempt in attempts if attempt.alive and (key := attempt.key)}
-        died = {key[0] for attempt in attempts if attempt.fold.record["status"] == "crashed" and (key := attempt.key)}
+        died = {key[0] for attempt in attempts if attempt.died and (key := attempt.key)}
         for attempt in attempts:
             key = attempt.key
             if key is None or not attempt.fold.started_ns:

@@ -11,22 +11,20 @@ from pydantic import BaseModel, ValidationError
 from ..fold import KIND
 from ..layout import Job, owner_of
 from ..manifest import Manifest
-from ..otlp import decode
 from ..run_record import RunBase, RunRecord
 from ..semconv import GOOD_STATUSES
-from .disk import LARGEST_LINE, Unreadable, entries, json_object, lines, lives, parsed, sentence
+from .disk import Unreadable, entries, json_object, lives, sentence
 from .findings import Findings
 from .original import normalised
-from .otlp_check import REQUESTS, NotOtlp, as_request, faults, sampled, spans_of
+from .otlp_check import REQUESTS
 from .reader import CannotAnswer, check_job, stage_directories
+from .spool_check import spool_file
 from .terminal import Terminal
 from .text import count, plain
 from .trace_check import Attempt, Traces
 
 _SPOOL_FILE = re.compile(r"(?P<stage>.+)\.(?P<attempt>\d+)\.(?P<signal>[a-z]+)\.jsonl")
 _MANIFESTS = ("manifest.json", "stage_manifest.json")
-#: How every line of ours begins: what is cut off begins so too.
-_BEGINNING = b'{"resource'
 
 
 def validate_path(path: str) -> Findings:
@@ -69,7 +67,7 @@ def _file(path: Path, findings: Findings) -> None:
                 f"{path} has no name that tells its signal: expected <stage>.<attempt>.spans.jsonl, .logs or .metrics"
             )
         attempt = Attempt(match["stage"] if match else "", 1, path.name, alive=False)
-        _spool_file(path, str(path), signal, attempt, Traces(), findings)
+        spool_file(path, str(path), signal, attempt, Traces(), findings)
     elif path.name == "run.json":
         _model(RunRecord, path, str(path), findings)
         findings.looked_at("run record")
@@ -98,7 +96,7 @@ def _job(job: Job, findings: Findings) -> None:
         if match["signal"] not in REQUESTS:
             findings.warning(_shown(name), "is none of ours: expected .spans, .logs or .metrics before .jsonl")
             continue
-        _spool_file(job.spool / name, _shown(name), match["signal"], attempt, traces, findings)
+        spool_file(job.spool / name, _shown(name), match["signal"], attempt, traces, findings)
     traces.check(list(attempts.values()), runs, findings)
     _compare(manifests, attempts, findings)
     for attempt in attempts.values():
@@ -147,50 +145,6 @@ def _manifest(path: Path, shown: str, findings: Findings) -> Manifest | None:
         return None
     found = _model(Manifest, path, shown, findings, normalised(content, owner_of(path.parent.name)))
     return found if isinstance(found, Manifest) else None
-
-
-def _spool_file(path: Path, shown: str, signal: str, attempt: Attempt, traces: Traces, findings: Findings) -> None:
-    findings.looked_at("spool file")
-    first = True
-    try:
-        for line in lines(path):
-            findings.looked_at("line")
-            if len(line.raw) >= LARGEST_LINE:
-                findings.error(shown, "is 1 MiB or longer, which receivers refuse", line.number)
-                continue
-            content = parsed(line.raw)
-            if content is None:
-                torn = line.raw.startswith(_BEGINNING) or _BEGINNING.startswith(line.raw.strip())
-                if torn or not line.raw.strip(b"\0\n"):
-                    findings.warning(shown, "is cut off (a crash or a full disk); readers pass over it", line.number)
-                else:
-                    findings.error(shown, "is not JSON", line.number)
-                continue
-            try:
-                request = as_request(content, signal)
-            except NotOtlp as error:
-                findings.error(shown, f"is not an OTLP request of {signal}: {error}", line.number)
-                continue
-            for span in spans_of(request):
-                findings.looked_at("span")
-                for fault in faults(span):
-                    findings.error(shown, f"span {span.span_id} ({span.name}) {fault}", line.number)
-                traces.add(span, shown, line.number, findings)
-            if signal == "logs":
-                attempt.file = shown
-                attempt.sampled = sampled(request) if first else attempt.sampled
-                first = False
-                _fold(content, attempt, shown, line.number, findings)
-    except Unreadable as error:
-        findings.error(shown, str(error))
-
-
-def _fold(content: dict[str, Any], attempt: Attempt, shown: str, line: int, findings: Findings) -> None:
-    try:
-        for event in decode.events([content]):  # type: ignore[arg-type]
-            attempt.fold.apply(event)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        findings.error(shown, f"has an event that cannot be folded: {type(error).__name__}: {error}", line)
 
 
 def _compare(

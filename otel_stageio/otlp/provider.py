@@ -193,6 +193,10 @@ def _install() -> trace.TracerProvider:
     elif disabled():
         return trace.NoOpTracerProvider()
     else:
+        # The SDK's fork hook submits to a thread pool. If concurrent.futures.thread is loaded after the provider is made,
+        # that module's own fork hooks run too late and the child deadlocks (seen with SDK 1.45). Load it first.
+        import concurrent.futures.thread  # noqa: F401
+
         provider = StageTracerProvider(resource=process_resource(), id_generator=_Ids(), shutdown_on_exit=False)
         trace.set_tracer_provider(provider)
     provider.add_span_processor(StageSpanProcessor())
