@@ -31,6 +31,11 @@ def with_recorder(recorder: Recorder, context: Context) -> Context:
     return otel_context.set_value(_RECORDER, recorder, context)
 
 
+def recorder_in(context: Context) -> Recorder | None:
+    """The stage inside which a context was made."""
+    return otel_context.get_value(_RECORDER, context)  # type: ignore[return-value]
+
+
 def recorder_of(context: Context | None) -> Recorder | None:
     """The stage in whose context a span begins; None if it is none of ours."""
     recorder = otel_context.get_value(_RECORDER, context)

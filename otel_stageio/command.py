@@ -58,6 +58,8 @@ def run_command(
     """
     recorder = io._recorder
     words = [os.fspath(word) for word in argv]
+    # What the program is told in secret must not come back in what it says.
+    recorder.capture.redactor.learn(env or {}, words)
     executable = os.path.basename(words[0])
     span = tracer().start_span(
         recorder.capture.string(executable),
@@ -108,7 +110,7 @@ def run_command(
     message = message or explanation
     errors = recorder.record["errors"]
     if status == "failed" and (errors or last_words):
-        message = f"{message}: {errors[-1]['message'] if errors else last_words}"
+        message = f"{message}: {errors[-1]['message'] if errors else recorder.capture.text(last_words)}"
     _end_span(span, returncode, error_type, message)
     attributes: dict[str, Any] = {sc.PROCESS_EXIT_CODE: returncode}
     if returncode < 0:

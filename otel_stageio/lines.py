@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
 from typing import TYPE_CHECKING
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from .capture.text import one_record
@@ -15,10 +17,13 @@ from .runtime import runtime
 from .semconv import ENV_OTLP_LEVEL, LOGGER_NAME
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
     from .recorder import Recorder
 
 #: logging level -> OTLP severity number, by the thresholds of the logs data model
 _SEVERITIES = ((50, 21), (40, 17), (30, 13), (20, 9), (10, 5), (0, 1))
+_EXACT = dict(_SEVERITIES)
 _LONGEST_BODY = 100_000
 
 
@@ -43,6 +48,11 @@ def level_number(word: object, default: int = logging.INFO) -> int | None:
     return number if isinstance(number, int) else None
 
 
+@functools.lru_cache(1_000)
+def _logger_attribute(logger: str) -> str:
+    return encode.attributes({LOGGER_NAME: logger})
+
+
 class LineWriter:
     """Writes the lines of one stage."""
 
@@ -52,6 +62,8 @@ class LineWriter:
         self._otlp_level = logging.INFO if level is None else level
         self._second = -1
         self._stamp = ""
+        #: The context in which the last line was said, and its ids: the next is most likely said there too.
+        self._said_in: tuple[Context | None, str] = (None, "")
 
     def write(
         self,
@@ -97,16 +109,20 @@ class LineWriter:
         recorder = self._recorder
         if len(text) > _LONGEST_BODY:
             text = f"{text[:_LONGEST_BODY]}… [cut: {len(text)} characters in all]"
-        ids = recorder.ids
-        current = trace.get_current_span().get_span_context()
-        if current.trace_id == recorder.trace_id and current.span_id != recorder.span_id:
-            ids = encode.record_ids(current.trace_id, current.span_id, int(current.trace_flags) & 1)
-        record = encode.log_record(
-            time_ns,
-            severity_of(level),
-            level_name,
-            recorder.capture.paths.text(text),
-            f'{{"key":"{LOGGER_NAME}","value":{{"stringValue":{encode.quote(logger)}}}}}',
-            ids,
-        )
-        recorder.spool_line(record, time_ns)
+        context = otel_context.get_current()
+        said_in, ids = self._said_in
+        if context is not said_in:
+            ids = self._ids_in(context)
+            self._said_in = (context, ids)
+        severity = _EXACT.get(level) or severity_of(level)
+        extra = _logger_attribute(logger)
+        body = recorder.capture.paths.text(text)
+        recorder.spool_line(encode.log_record(time_ns, severity, level_name, body, extra, ids), time_ns)
+
+    def _ids_in(self, context: Context) -> str:
+        """The ids of what is said in this context: those of a span inside the stage, else the stage's own."""
+        recorder = self._recorder
+        current = trace.get_current_span(context).get_span_context()
+        if current.trace_id != recorder.trace_id or current.span_id == recorder.span_id:
+            return recorder.ids
+        return encode.record_ids(current.trace_id, current.span_id, int(current.trace_flags) & 1)

@@ -64,6 +64,8 @@ class Recorder(Voice):
         self._losses: dict[str, int] = {}
         self._projected = 0
         self._half_done = False
+        #: Span id -> what of a span has been through capture: one that still has just this needs no second look.
+        self.captured: dict[int, tuple[str, Mapping[str, Any], int]] = {}
         durable = os.environ.get(sc.ENV_DURABILITY, "").strip().lower() == "power"
         user_attributes = self.capture.attributes(attributes or {})
         _make_directories(job, stage)
@@ -77,7 +79,7 @@ class Recorder(Voice):
         self._bridge = Bridge(self.span)
         self._manifest = ManifestFile(job, stage, durable=durable) if manifest else None
         limit = parse_size(os.environ.get(sc.ENV_SPOOL_MAX, ""))
-        self.spool = Spool(job, stage, self.attempt, opening.journal, durable=durable, limit=limit)
+        self.spool = Spool(job, stage, self.attempt, opening.journal, self.capture, durable=durable, limit=limit)
         self.console = Console()
         self.stage_log = AppendFile(job.stage_dir(stage) / "stage.log")
         self.pipeline_log = AppendFile(job.root / self.run.pipeline_log)
@@ -102,7 +104,7 @@ class Recorder(Voice):
         self.spool.address(
             encode.Envelope(
                 "logs",
-                encode.resource(resource.attributes),
+                encode.resource(self.capture.attributes(resource.attributes)),
                 encode.scope(sc.SCOPE_NAME, __version__, scope),
                 resource.schema_url,
                 sc.SCHEMA_URL,
@@ -128,22 +130,25 @@ class Recorder(Voice):
             if self.ended and name != sc.EVENT_LATE:
                 self._late()
                 return
-            self._half_done = True  # a signal may raise anywhere below; then end() folds the journal anew
             event = Event(name, time_ns or runtime.clock.wall_ns(), attributes, body, severity)
             self._count(event)
-            encoded = encode.event_record(event, SEVERITY_TEXT.get(severity, ""), self.ids)
-            if len(encoded) > fit.LARGEST_RECORD:
-                fit.shrink(event)
-                encoded = encode.event_record(event, SEVERITY_TEXT.get(severity, ""), self.ids)
-            self.spool.event(encoded)
-            self._fold.apply(event)
-            self._project(event)
-            if self._manifest is not None and self.pid == os.getpid():
-                if save or name in _SAVED_AT_ONCE:
-                    self._manifest.write(self._fold.record)
-                else:
-                    self._manifest.offer(self._fold.record)
-            self._half_done = False
+            self._append(event, save=save or name in _SAVED_AT_ONCE)
+
+    def _append(self, event: Event, *, save: bool) -> None:
+        self._half_done = True  # a signal may raise anywhere below; then end() folds the journal anew
+        encoded = encode.event_record(event, SEVERITY_TEXT.get(event.severity, ""), self.ids)
+        if len(encoded) > fit.LARGEST_RECORD:
+            fit.shrink(event)
+            encoded = encode.event_record(event, SEVERITY_TEXT.get(event.severity, ""), self.ids)
+        self.spool.event(encoded)
+        self._fold.apply(event)
+        self._project(event)
+        if self._manifest is not None and self.pid == os.getpid():
+            if save:
+                self._manifest.write(self._fold.record)
+            else:
+                self._manifest.offer(self._fold.record)
+        self._half_done = False
 
     def _project(self, event: Event) -> None:
         """What of an event shows on the stage's span. A joined stage's span is its parent's, which reads this too."""
@@ -198,8 +203,17 @@ class Recorder(Voice):
 
     def write_span(self, span: ReadableSpan) -> None:
         """Called by the span processor for every span that ended in this stage's context."""
-        encoded = encode.span(span)
-        if fit.needs_second_look(encoded, self.capture):
+        attributes = encode.attributes_of(span)
+        head, rest = encode.halves(span, attributes)
+        encoded = head + rest
+        context = span.get_span_context()
+        captured = self.captured.pop(context.span_id, None) if context is not None else None
+        as_captured = (
+            rest == encode.NOTHING_MORE
+            and captured == (span.name, attributes, self.capture.redactor.lessons)
+            and len(encoded) <= fit.LARGEST_RECORD
+        )
+        if not as_captured and fit.needs_second_look(encoded, self.capture):
             encoded = fit.second_look(encoded, self.capture)
         with self._lock:
             self.spool.span(span, encoded)
@@ -285,11 +299,10 @@ class Recorder(Voice):
             self.ended = True
             self._seen = None
             self._end_span(status, elapsed, error_type, message, ended)
-            if save and self._manifest is not None:
-                left = self._new_losses()
-                if left:
-                    self._fold.apply(Event(sc.EVENT_LATE, 0, dict(left)))
-                    self._manifest.write(self._fold.record)
+            rest = Event(sc.EVENT_LATE, runtime.clock.wall_ns(), {})
+            self._count(rest)  # what was masked in the span, or lost, since the end was written
+            if rest.attributes:
+                self._append(rest, save=save)
             self._close()
 
     def _manifest_without_end(self) -> None:

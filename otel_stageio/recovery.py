@@ -148,7 +148,7 @@ def _write_span(job: Job, stage: str, attempt: int, fold: Fold, started: Event, 
         events=collected.events,
     )
     file = AppendFile(job.journal(stage, attempt, "spans"))
-    file.write(span_envelope(span).line(encode.span(span)))
+    file.write(span_envelope(span, Capture(job)).line(encode.span(span)))
     file.close()
 
 
@@ -173,7 +173,7 @@ def _envelope_parts(job: Job, stage: str, started: Event) -> tuple[str, str, str
     scope = {key: started.attributes[key] for key in keys if key in started.attributes}
     scope[sc.PROCESS_PID] = os.getpid()
     return (
-        encode.resource(resource.attributes),
+        encode.resource(Capture(job).attributes(resource.attributes)),
         encode.scope(sc.SCOPE_NAME, __version__, scope),
         resource.schema_url,
         sc.SCHEMA_URL,

@@ -10,6 +10,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from . import semconv as sc
+from .ambient import recorder_in
 from .otlp.provider import tracer
 from .runtime import runtime
 from .voice import type_name
@@ -34,13 +35,16 @@ class Step:
     def __enter__(self) -> trace.Span:
         recorder = self._recorder
         try:
-            current = trace.get_current_span().get_span_context()
-            inside = current.trace_id == recorder.trace_id and current.is_valid
-            base = otel_context.get_current() if inside else recorder.context
+            base = otel_context.get_current()
+            if recorder_in(base) is not recorder:
+                base = recorder.context
             capture = recorder.capture
-            attributes = capture.attributes(self._attributes) if self._attributes else None
-            name = self._name if type(self._name) is str and self._name.isidentifier() else capture.string(self._name)
+            attributes = capture.attributes(self._attributes) if self._attributes else {}
+            name = capture.name(self._name)
             self._span: trace.Span = tracer().start_span(name, base, attributes=attributes)
+            if self._span.is_recording():
+                span_id = self._span.get_span_context().span_id
+                recorder.captured[span_id] = (name, attributes, capture.redactor.lessons)
             self._token = otel_context.attach(trace.set_span_in_context(self._span, base))
         except Exception:
             runtime.internal_error("span")

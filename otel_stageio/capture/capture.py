@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,10 @@ from .redaction import MASK, Redactor
 from .text import clean
 from .values import Plain, Plainer
 
+_INT64 = 1 << 63
+_MOST_KNOWN = 1_000
+_SHORT = 100
+
 
 class Capture:
     def __init__(self, job: Job) -> None:
@@ -18,6 +23,8 @@ class Capture:
         self.paths = PathPolicy(job)
         self._plainer = Plainer(self.redactor.text, self.redactor.key, MASK)
         self._reported = (0, 0)
+        #: Attribute names that stay as they are and hide nothing.
+        self._names: set[str] = set()
 
     def text(self, text: str) -> str:
         """A message: whole, without control characters and credentials."""
@@ -41,7 +48,46 @@ class Capture:
 
     def attributes(self, value: Mapping[Any, Any]) -> dict[str, Plain]:
         """Attributes for the wire: plain, and with the path policy applied to text."""
-        return {key: self.wire(item) for key, item in self.mapping(value).items()}
+        if type(value) is not dict:
+            return {key: self.wire(item) for key, item in self.mapping(value).items()}
+        if self._fit_for_wire(value):
+            return value.copy()
+        attributes = {key: self.wire(item) for key, item in self.mapping(value).items()}
+        unchanged = (key for key in value if type(key) is str and key in attributes)
+        if len(self._names) < _MOST_KNOWN:
+            self._names.update(key for key in unchanged if not self.redactor.key(key) and not self.paths.mentions(key))
+        return attributes
+
+    def name(self, value: Any) -> str:
+        """A span's name for the wire."""
+        return value if type(value) is str and self._harmless(value) else self.paths.text(self.string(value))
+
+    def _fit_for_wire(self, values: dict[Any, Any]) -> bool:
+        """Whether these are numbers and harmless texts under known names: most are, and at every span."""
+        for key, item in values.items():
+            if key not in self._names:
+                return False
+            kind = type(item)
+            if kind is str:
+                if not self._harmless(item):
+                    return False
+            elif kind is int:
+                if not -_INT64 <= item < _INT64:
+                    return False
+            elif kind is not bool and not (kind is float and math.isfinite(item)):
+                return False
+        return True
+
+    def _harmless(self, text: str) -> bool:
+        """A cheap first look: True means that capture would change nothing in ``text``."""
+        innocent = self.redactor.innocent
+        if text in innocent:
+            return True
+        if len(text) > _SHORT or not text.isprintable() or self.redactor.suspicious(text) or self.paths.mentions(text):
+            return False
+        if len(innocent) < _MOST_KNOWN:
+            innocent.add(text)
+        return True
 
     def wire(self, value: Plain) -> Plain:
         if isinstance(value, str):

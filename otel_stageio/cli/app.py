@@ -7,8 +7,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -26,6 +27,11 @@ app = typer.Typer(
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job directory.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead, for programs.")]
+
+
+class Schema(str, Enum):
+    manifest = "manifest"
+    run = "run"
 
 
 def _version(asked: bool) -> None:
@@ -172,7 +178,7 @@ def validate(
 
 @app.command()
 def schema(
-    what: Annotated[Literal["manifest", "run"], typer.Argument(help="Which file's schema.")] = "manifest",
+    what: Annotated[Schema, typer.Argument(help="Which file's schema.")] = Schema.manifest,
 ) -> None:
     """Print the JSON Schema of manifest.json or of the run record.
 
@@ -184,4 +190,4 @@ def schema(
     from .schema import schema_of
     from .terminal import document
 
-    document(schema_of(what))
+    document(schema_of(what.value))

@@ -11,7 +11,9 @@ import typer
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="[JOB] -- COMMAND...", help="Job directory, then the command.")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="[JOB] -- COMMAND...", help="Job directory, then the command.")
+    ],
     stage: Annotated[
         str | None, typer.Option("--stage", "-s", help="The stage that the command is; without it, it is a whole run.")
     ] = None,
@@ -19,14 +21,14 @@ def run(
     timeout: Annotated[float | None, typer.Option(help="Seconds, after which the command is ended.")] = None,
     drop_in: Annotated[
         str | None,
-        typer.Option("--drop-in", metavar="PACKAGE", help="Let PACKAGE.stage_utils, .logger and .stage_manifest be ours."),
+        typer.Option("--drop-in", metavar="PACKAGE", help="PACKAGE's stage_utils, logger and stage_manifest are ours."),
     ] = None,
 ) -> None:
     """Run a command as a stage of a job, without touching its code.
 
-    Output, standard input and exit code pass through (128 + n for a signal, 127 if there is no such command); everything
-    it prints is in the stage's log as well. Without --stage the command is a whole run: the stages that it opens, in
-    Python or by further calls of `otel-stageio run`, are one trace.
+    Output, standard input and exit code pass through (128 + n for a signal, 127 if there is no such command);
+    everything it prints is in the stage's log as well. Without --stage the command is a whole run: the stages that it
+    opens, in Python or by further calls of `otel-stageio run`, are one trace.
 
     Examples:
 
@@ -77,8 +79,8 @@ def _run_stage(job: str, stage: str, words: list[str], timeout: float | None) ->
         io = StageIO(stage, job)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--stage") from error
-    # The terminal sends Ctrl-C to the command as well, and it is the command's to answer. A function, not SIG_IGN, which
-    # the command would inherit.
+    # The terminal sends Ctrl-C to the command as well, and it is the command's to answer. A function, not SIG_IGN,
+    # which the command would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
         result = run_command(

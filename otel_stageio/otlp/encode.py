@@ -8,14 +8,19 @@ numbers. Written by hand rather than through protobuf, because it runs at every 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.trace import DEFAULT_TRACE_STATE, SpanKind
+
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import Event as SpanEvent
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import SpanContext
+    from opentelemetry.trace import Link, SpanContext
 
     from ..events import Event
 
@@ -74,7 +79,13 @@ def attributes(values: Mapping[str, Any] | None, depth: int = _MAX_DEPTH) -> str
     """The inside of a ``KeyValue`` array."""
     if not values:
         return ""
-    return ",".join([f'{{"key":{quote(key)},"value":{any_value(value, depth)}}}' for key, value in values.items()])
+    pairs = []
+    for key, value in values.items():
+        if type(value) is str:  # most are, and a call costs as much again
+            pairs.append(f'{{"key":{quote(key)},"value":{{"stringValue":{quote(value)}}}}}')
+        else:
+            pairs.append(f'{{"key":{quote(key)},"value":{any_value(value, depth)}}}')
+    return ",".join(pairs)
 
 
 def resource(values: Mapping[str, Any]) -> str:
@@ -139,9 +150,22 @@ def _flags(context: SpanContext | None) -> int:
 
 
 def _trace_state(context: SpanContext) -> str:
-    if not context.trace_state:
+    state = context.trace_state
+    if state is DEFAULT_TRACE_STATE or not state:
         return ""
-    return ",".join(f"{key}={value}" for key, value in context.trace_state.items())
+    text = ",".join(f"{key}={value}" for key, value in state.items())
+    return f'"traceState":{quote(text)},'
+
+
+@functools.lru_cache(256)
+def _hex(number: int, digits: int) -> str:
+    return f"{number:0{digits}x}"  # of the same trace and the same parent, again and again
+
+
+def attributes_of(span: ReadableSpan) -> Mapping[str, Any]:
+    """A span's attributes as a dict: the SDK's own mapping takes three times as long to walk."""
+    values = span.attributes
+    return values.copy() if isinstance(values, MappingProxyType) else values or {}
 
 
 def span(span: ReadableSpan) -> str:
@@ -150,49 +174,56 @@ def span(span: ReadableSpan) -> str:
     Two fields are better: a link's trace state, which the official encoder forgets, and a status that was never set,
     which is left out.
     """
+    return "".join(halves(span, attributes_of(span)))
+
+
+#: The second half of a span without events, links, status, or anything dropped.
+NOTHING_MORE = "}"
+
+
+def halves(span: ReadableSpan, values: Mapping[str, Any]) -> tuple[str, str]:
+    """:func:`span` in two: what every span has, with ``values`` as its attributes, and what few have."""
     context = span.get_span_context()
     assert context is not None
-    parts = [f'{{"traceId":"{context.trace_id:032x}","spanId":"{context.span_id:016x}"']
-    state = _trace_state(context)
-    if state:
-        parts.append(f'"traceState":{quote(state)}')
     parent = span.parent
-    if parent is not None:
-        parts.append(f'"parentSpanId":"{parent.span_id:016x}"')
-    parts.append(
-        f'"flags":{_flags(parent)},"name":{quote(span.name)},"kind":{span.kind.value + 1},'
+    parent_id = f'"parentSpanId":"{_hex(parent.span_id, 16)}",' if parent is not None else ""
+    kind = 1 if span.kind is SpanKind.INTERNAL else span.kind.value + 1
+    head = (
+        f'{{"traceId":"{_hex(context.trace_id, 32)}","spanId":"{context.span_id:016x}",{_trace_state(context)}'
+        f'{parent_id}"flags":{_flags(parent)},"name":{quote(span.name)},"kind":{kind},'
         f'"startTimeUnixNano":"{span.start_time or 0}","endTimeUnixNano":"{span.end_time or 0}",'
-        f'"attributes":[{attributes(span.attributes)}]'
+        f'"attributes":[{attributes(values)}]'
     )
-    if span.dropped_attributes:
-        parts.append(f'"droppedAttributesCount":{span.dropped_attributes}')
-    if span.events:
-        events = []
-        for event in span.events:
-            dropped = event.dropped_attributes
-            events.append(
-                f'{{"timeUnixNano":"{event.timestamp}","name":{quote(event.name)},'
-                f'"attributes":[{attributes(event.attributes)}]'
-                + (f',"droppedAttributesCount":{dropped}}}' if dropped else "}")
-            )
-        parts.append(f'"events":[{",".join(events)}]')
-    if span.dropped_events:
-        parts.append(f'"droppedEventsCount":{span.dropped_events}')
-    if span.links:
-        links = []
-        for link in span.links:
-            state = _trace_state(link.context)
-            links.append(
-                f'{{"traceId":"{link.context.trace_id:032x}","spanId":"{link.context.span_id:016x}",'
-                + (f'"traceState":{quote(state)},' if state else "")
-                + f'"attributes":[{attributes(link.attributes)}],"flags":{_flags(link.context)}'
-                + (f',"droppedAttributesCount":{link.dropped_attributes}}}' if link.dropped_attributes else "}")
-            )
-        parts.append(f'"links":[{",".join(links)}]')
-    if span.dropped_links:
-        parts.append(f'"droppedLinksCount":{span.dropped_links}')
+    rest = ""
+    if dropped := span.dropped_attributes:
+        rest += f',"droppedAttributesCount":{dropped}'
+    if events := span.events:
+        rest += f',"events":[{",".join(map(_span_event, events))}]'
+    if dropped := span.dropped_events:
+        rest += f',"droppedEventsCount":{dropped}'
+    if links := span.links:
+        rest += f',"links":[{",".join(map(_link, links))}]'
+    if dropped := span.dropped_links:
+        rest += f',"droppedLinksCount":{dropped}'
     status = span.status
-    if status.status_code.value or status.description:
+    if not status.is_unset:  # one that is has no description either
         message = f'"message":{quote(status.description)},' if status.description else ""
-        parts.append(f'"status":{{{message}"code":{status.status_code.value}}}')
-    return ",".join(parts) + "}"
+        rest += f',"status":{{{message}"code":{status.status_code.value}}}'
+    return head, rest + NOTHING_MORE
+
+
+def _span_event(event: SpanEvent) -> str:
+    dropped = event.dropped_attributes
+    return (
+        f'{{"timeUnixNano":"{event.timestamp}","name":{quote(event.name)},"attributes":[{attributes(event.attributes)}]'
+        + (f',"droppedAttributesCount":{dropped}}}' if dropped else "}")
+    )
+
+
+def _link(link: Link) -> str:
+    context, dropped = link.context, link.dropped_attributes
+    return (
+        f'{{"traceId":"{context.trace_id:032x}","spanId":"{context.span_id:016x}",{_trace_state(context)}'
+        f'"attributes":[{attributes(link.attributes)}],"flags":{_flags(context)}'
+        + (f',"droppedAttributesCount":{dropped}}}' if dropped else "}")
+    )

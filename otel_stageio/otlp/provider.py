@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..recorder import Recorder
 
 _lock = threading.Lock()
-_tracer: Any = None
+_tracer: trace.Tracer | None = None
 _provider: TracerProvider | None = None
 _resource: Resource | None = None
 _scope: InstrumentationScope | None = None
@@ -136,7 +136,7 @@ class _StageTracer(trace.Tracer):
     """
 
     def __init__(self, tracer: trace.Tracer) -> None:
-        self._tracer = tracer
+        self.wrapped = tracer
 
     def start_span(
         self,
@@ -151,14 +151,14 @@ class _StageTracer(trace.Tracer):
     ) -> trace.Span:
         if context is None:
             context = _adopted()
-        return self._tracer.start_span(
+        return self.wrapped.start_span(
             name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
         )
 
     def start_as_current_span(self, name: str, *args: Any, **kwargs: Any) -> Any:
         if not args and kwargs.get("context") is None:
             kwargs["context"] = _adopted()
-        return self._tracer.start_as_current_span(name, *args, **kwargs)
+        return self.wrapped.start_as_current_span(name, *args, **kwargs)
 
 
 def _adopted() -> Context | None:
@@ -181,8 +181,10 @@ def tracer() -> trace.Tracer:
     if _tracer is None:
         with _lock:
             if _tracer is None:
-                _tracer = _install().get_tracer(sc.SCOPE_NAME, __version__, schema_url=sc.SCHEMA_URL)
-    return _tracer  # type: ignore[no-any-return]
+                found = _install().get_tracer(sc.SCOPE_NAME, __version__, schema_url=sc.SCHEMA_URL)
+                # Stages and steps say what their parent is.
+                _tracer = found.wrapped if isinstance(found, _StageTracer) else found
+    return _tracer
 
 
 def _install() -> trace.TracerProvider:
@@ -193,8 +195,8 @@ def _install() -> trace.TracerProvider:
     elif disabled():
         return trace.NoOpTracerProvider()
     else:
-        # The SDK's fork hook submits to a thread pool. If concurrent.futures.thread is loaded after the provider is made,
-        # that module's own fork hooks run too late and the child deadlocks (seen with SDK 1.45). Load it first.
+        # The SDK's fork hook submits to a thread pool. If concurrent.futures.thread is loaded after the provider is
+        # made, that module's own fork hooks run too late and the child deadlocks (seen with SDK 1.45). Load it first.
         import concurrent.futures.thread  # noqa: F401
 
         provider = StageTracerProvider(resource=process_resource(), id_generator=_Ids(), shutdown_on_exit=False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import semconv as sc
+from ..capture import Capture
 from ..sinks.files import AppendFile
 from ..sinks.spool import span_envelope
 from . import encode
@@ -96,5 +97,5 @@ def write_root(job: Job, run: Run, status: str, end_ns: int, error: BaseExceptio
         links=links,
     )
     file = AppendFile(job.run_journal(run.attempt))
-    file.write(span_envelope(root).line(encode.span(root)))
+    file.write(span_envelope(root, Capture(job)).line(encode.span(root)))
     file.close()

@@ -11,7 +11,9 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from ..capture import Capture
 from ..layout import Job
+from ..otlp import encode
 from ..otlp.encode import Envelope
 from .files import AppendFile
 
@@ -27,8 +29,19 @@ DEFAULT_MAX = 512 * 1024 * 1024
 class Spool:
     """Attributes: ``dropped`` counts log records that the size cap kept out, ``failed`` lines the disk refused."""
 
-    def __init__(self, job: Job, stage: str, attempt: int, journal: AppendFile, *, durable: bool, limit: int) -> None:
+    def __init__(
+        self,
+        job: Job,
+        stage: str,
+        attempt: int,
+        journal: AppendFile,
+        capture: Capture,
+        *,
+        durable: bool,
+        limit: int,
+    ) -> None:
         self._journal = journal
+        self._capture = capture
         self._spans = AppendFile(job.journal(stage, attempt, "spans"), durable=durable)
         self._batch: list[str] = []
         self._batch_bytes = 0
@@ -37,6 +50,7 @@ class Spool:
         self._used = _directory_size(job)
         self._envelope = Envelope("logs", "{}", "{}")
         self._span_envelopes: dict[tuple[int, int], tuple[object, object, Envelope]] = {}
+        self._span_envelope: tuple[object, object, Envelope] = (None, None, self._envelope)  # the latest of them
         self.dropped = 0
 
     def address(self, envelope: Envelope) -> None:
@@ -90,13 +104,16 @@ class Spool:
 
     def span(self, span: ReadableSpan, encoded: str) -> bool:
         """Write one ended span now."""
-        key = (id(span.resource), id(span.instrumentation_scope))
-        cached = self._span_envelopes.get(key)
-        if cached is None:
-            # The objects are kept beside their envelope: an id is only good while its object lives.
-            cached = (span.resource, span.instrumentation_scope, span_envelope(span))
-            self._span_envelopes[key] = cached
-        return self._spans.write(cached[2].line(encoded))
+        resource, scope, envelope = self._span_envelope
+        if resource is not span.resource or scope is not span.instrumentation_scope:
+            key = (id(span.resource), id(span.instrumentation_scope))
+            if key not in self._span_envelopes:
+                # The objects are kept beside their envelope: an id is only good while its object lives.
+                envelope = span_envelope(span, self._capture)
+                self._span_envelopes[key] = (span.resource, span.instrumentation_scope, envelope)
+            self._span_envelope = self._span_envelopes[key]
+            envelope = self._span_envelope[2]
+        return self._spans.write(envelope.line(encoded))
 
     def abandon(self) -> None:
         """In a forked child: drop the parent's unwritten batch (the parent writes it) and the shared descriptors."""
@@ -110,14 +127,21 @@ class Spool:
         self._journal.close()  # last: closing it lets go of the lock that says "alive"
 
 
-def span_envelope(span: ReadableSpan) -> Envelope:
-    from ..otlp import encode
+def span_envelope(span: ReadableSpan, capture: Capture | None = None) -> Envelope:
+    """What stands around the spans of one resource and scope.
 
+    Args:
+        capture: redacts both, which come from the environment and from libraries; without it they stay as they are.
+    """
     scope = span.instrumentation_scope
+    about = dict(span.resource.attributes)
+    about_scope = dict(scope.attributes or {}) if scope else {}
+    if capture is not None:
+        about, about_scope = capture.attributes(about), capture.attributes(about_scope)
     return Envelope(
         "spans",
-        encode.resource(span.resource.attributes),
-        encode.scope(scope.name, scope.version, scope.attributes) if scope else "{}",
+        encode.resource(about),
+        encode.scope(scope.name, scope.version, about_scope) if scope else "{}",
         span.resource.schema_url,
         (scope.schema_url or "") if scope else "",
     )
