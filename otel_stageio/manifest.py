@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .events import iso
 from .fold import KIND, SCHEMA_VERSION
 from .layout import Job, directory_name
 from .semconv import STATUSES
@@ -79,7 +80,7 @@ class Record(Open):
     stage: str = ""
     stage_number: int = 99
     timestamp: str = Field("", description="When it began: local time with zone, ISO 8601.")
-    status: str = Field("running", description=f"{', '.join(STATUSES)}; another word never counts as success.")
+    status: str = Field("incomplete", description=f"{', '.join(STATUSES)}; another word never counts as success.")
     inputs: list[Artifact] = Field(default_factory=list)
     outputs: list[Artifact] = Field(default_factory=list)
     intermediate_files: list[Artifact] = Field(default_factory=list)
@@ -112,9 +113,25 @@ class Record(Open):
     @field_validator("errors", "warnings", mode="before")
     @classmethod
     def _noted(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value] if value else []
         if isinstance(value, list):
             return [{"message": item} if isinstance(item, str) else item for item in value]
         return value
+
+    @field_validator("timestamp", "completed_at", mode="before")
+    @classmethod
+    def _timed(cls, value: Any) -> Any:
+        """One dialect of the original has seconds since 1970."""
+        return iso(int(value * 1e9)) if isinstance(value, (int, float)) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, content: Any) -> Any:
+        """``null`` is as good as nothing."""
+        if not isinstance(content, dict):
+            return content
+        return {key: item for key, item in content.items() if item is not None}
 
 
 class Manifest(Record):
@@ -169,8 +186,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise ManifestError(f"there is no {what} at {path}") from None
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        hint = "was it cut off? `otel-stageio recover` rebuilds it from the journal"
+    except (ValueError, RecursionError) as error:
+        hint = "was it cut off? `otel_stageio.recover(job)` closes a stage that died and writes its manifest anew"
         raise ManifestError(f"{path} is not valid JSON ({error}); {hint}") from error
     if not isinstance(content, dict):
         raise ManifestError(f"{path} is no {what}: expected a JSON object, found a {type(content).__name__}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from .sinks.manifest_file import ManifestFile
 from .sinks.spool import span_envelope
 
 LAST_LINES = 20
+_STAMP = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] \[", re.MULTILINE)
 
 
 def recover(job_dir: str | os.PathLike[str]) -> list[str]:
@@ -81,14 +84,16 @@ def _close_stage(job: Job, stage: str, attempt: int) -> bool:
         fold = Fold()
         started: Event | None = None
         last_ns = 0
-        for event in decode.events(decode.Lines(path)):
-            fold.apply(event)
-            last_ns = max(last_ns, event.time_ns)
-            if event.name == sc.EVENT_STARTED and started is None:
-                started = event
+        for _, record in decode.log_records(decode.Lines(path)):
+            last_ns = max(last_ns, int(record.get("timeUnixNano", 0)))
+            event = decode.event_of(record)
+            if event is not None:
+                fold.apply(event)
+                if event.name == sc.EVENT_STARTED and started is None:
+                    started = event
         if started is None or fold.ended:
             return False
-        last_ns = max(last_ns, _last_written_ns(path, job.stage_dir(stage) / "stage.log"))
+        last_ns = max(last_ns, _last_line_ns(job.stage_dir(stage) / "stage.log"))
         _write_end(job, stage, attempt, journal, fold, started, last_ns)
         return True
     finally:
@@ -191,15 +196,14 @@ def _has_end(path: Path) -> bool:
         return True
 
 
-def _last_written_ns(*paths: Path) -> int:
-    """When the dead process last wrote: the nearest thing to the time of its death."""
-    latest = 0
-    for path in paths:
-        try:
-            latest = max(latest, path.stat().st_mtime_ns)
-        except OSError:
-            continue
-    return min(latest, runtime.clock.wall_ns())
+def _last_line_ns(path: Path) -> int:
+    """When the stage last said something: the nearest thing to the time of its death. (A copied job's mtimes lie.)"""
+    stamps = _STAMP.findall(_tail(path))
+    try:
+        said = time.mktime(time.strptime(stamps[-1], "%Y-%m-%d %H:%M:%S")) if stamps else 0
+    except (ValueError, OverflowError):
+        return 0
+    return min(int(said) * 1_000_000_000, runtime.clock.wall_ns())
 
 
 def _tail(path: Path) -> str:

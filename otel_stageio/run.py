@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from . import semconv as sc
@@ -62,13 +62,19 @@ class Run:
         return (int(previous["trace_id"], 16), int(previous["root_span_id"], 16)) if previous else None
 
 
+_NEEDED = frozenset(
+    {"run_id", "attempt", "pipeline", "implicit", "trace_id", "root_span_id", "pipeline_log", "started_ns", "status"}
+)
+
+
 def load(job: Job) -> dict[str, Any]:
     """``run.json`` as a dict; ``{}`` if there is none or it is damaged."""
     try:
         content = json.loads(job.run_record.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) and content.get("kind") == KIND else {}
+    whole = isinstance(content, dict) and content.get("kind") == KIND and content.keys() >= _NEEDED
+    return content if whole else {}
 
 
 @contextmanager
@@ -77,13 +83,15 @@ def edit(job: Job) -> Iterator[dict[str, Any]]:
     with locked(job.run_lock):
         content = load(job)
         before = json.dumps(content)
+        if not content and job.run_record.exists():  # damaged: set aside, not written over
+            aside = job.machinery / f"run.json.damaged-{runtime.ids.span_id():016x}"
+            with suppress(OSError):
+                os.replace(job.run_record, aside)
         yield content
-        after = json.dumps(content, indent=2)
         if json.dumps(content) != before:
-            try:
-                replace(job.run_record, after.encode() + b"\n", job.temporary)
-            except OSError:
-                pass
+            with suppress(OSError):
+                text = json.dumps(content, indent=2)
+                replace(job.run_record, text.encode() + b"\n", job.temporary)
 
 
 def find(content: dict[str, Any], run_id: str) -> dict[str, Any] | None:

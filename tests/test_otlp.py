@@ -41,7 +41,6 @@ from opentelemetry.trace import (
 from otel_stageio import StageIO
 from otel_stageio.events import Event
 from otel_stageio.otlp import decode, encode
-from otel_stageio.sinks.spool import span_envelope
 from otel_stageio.testing import Records
 
 ONE_MIB = 1 << 20
@@ -76,6 +75,19 @@ def spool_lines(job: Path) -> Iterator[tuple[Path, bytes]]:
     for path in sorted((job / ".stageio" / "spool").glob("*.jsonl")):
         for line in path.read_bytes().splitlines(keepends=True):
             yield path, line
+
+
+def line_of(span: ReadableSpan) -> bytes:
+    """The line that the spool has for a span."""
+    scope = span.instrumentation_scope
+    assert scope is not None
+    return encode.Envelope(
+        "spans",
+        encode.resource(span.resource.attributes),
+        encode.scope(scope.name, scope.version, scope.attributes),
+        span.resource.schema_url,
+        scope.schema_url or "",
+    ).line(encode.span(span))
 
 
 def assert_same_message(one: Message, other: Message) -> None:
@@ -223,7 +235,7 @@ def spans(draw: st.DrawFn) -> ReadableSpan:
 @given(spans())
 @settings(max_examples=150)
 def test_a_span_is_what_the_official_encoder_makes_of_it(span: ReadableSpan) -> None:
-    line = span_envelope(span).line(encode.span(span))
+    line = line_of(span)
     expected = encode_spans([span])
     (proto,) = expected.resource_spans[0].scope_spans[0].spans
     # Two things the official encoder does differently: it forgets the links' trace state, and writes an empty status.
@@ -238,7 +250,7 @@ def test_a_span_is_what_the_official_encoder_makes_of_it(span: ReadableSpan) -> 
 @settings(max_examples=60)
 def test_a_span_reads_back_as_the_sdk_ended_it(tmp_path: Path, span: ReadableSpan) -> None:
     path = tmp_path / "x.spans.jsonl"
-    path.write_bytes(span_envelope(span).line(encode.span(span)))
+    path.write_bytes(line_of(span))
     (back,) = decode.spans(decode.Lines(path))
     context = span.get_span_context()
     assert context is not None
@@ -347,7 +359,7 @@ def test_what_protobuf_cannot_hold_becomes_text() -> None:
     span.set_attribute("huge", 1 << 64)
     span.set_attribute("enormous", 1 << 100_000)
     span.end()
-    line = span_envelope(ended.spans[0]).line(encode.span(ended.spans[0]))
+    line = line_of(ended.spans[0])
     (proto,) = official(line, ExportTraceServiceRequest).resource_spans[0].scope_spans[0].spans
     found = {pair.key: pair.value for pair in proto.attributes}
     assert proto.name == "lone ? surrogate"

@@ -546,7 +546,7 @@ def test_no_secret_is_in_any_file(records: Records, vault: Vault, channel: str) 
     assert vault.leaks(records.job) == []
     manifest = records.manifest("asr")
     assert manifest["status"] == "success"
-    assert manifest["redactions"] >= len(texts)
+    assert manifest["redactions"] >= (1 if channel in OVERWRITTEN else len(texts))
 
 
 def test_nor_at_the_beginning_or_the_end_of_a_stage(records: Records, vault: Vault) -> None:

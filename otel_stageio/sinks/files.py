@@ -161,7 +161,7 @@ def locked(path: Path) -> Iterator[bool]:
 def is_locked(path: Path) -> bool:
     """Whether somebody alive holds a lock on ``path``. A missing file is not locked."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:

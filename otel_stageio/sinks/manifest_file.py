@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from typing import Any
 
 from ..fold import KIND
@@ -69,14 +70,14 @@ class ManifestFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            raw = self._path.read_bytes()
+            regular = stat.S_ISREG(os.stat(self._path).st_mode)  # a pipe in its place would be waited on for ever
         except FileNotFoundError:
             return {}
         try:
-            content = json.loads(raw)
+            content = json.loads(self._path.read_bytes()) if regular else None
             if isinstance(content, dict):
                 return content
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         # The original could leave half a file, and then failed at every later start. Set it aside; lose nothing.
         directory = directory_name(self._stage)
