@@ -12,6 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from .capture.text import one_record
+from .levels import level_number, severity_of
 from .otlp import encode
 from .runtime import runtime
 from .semconv import ENV_OTLP_LEVEL, LOGGER_NAME
@@ -21,31 +22,7 @@ if TYPE_CHECKING:
 
     from .recorder import Recorder
 
-#: logging level -> OTLP severity number, by the thresholds of the logs data model
-_SEVERITIES = ((50, 21), (40, 17), (30, 13), (20, 9), (10, 5), (0, 1))
-_EXACT = dict(_SEVERITIES)
 _LONGEST_BODY = 100_000
-
-
-def severity_of(level: int) -> int:
-    """``logging``'s 10, 20, 30, 40, 50 -> OTLP's 5, 9, 13, 17, 21; what lies between goes down."""
-    for threshold, severity in _SEVERITIES:
-        if level >= threshold:
-            return severity
-    return 1
-
-
-def level_number(word: object, default: int = logging.INFO) -> int | None:
-    """A level as people give it: ``"debug"``, ``10``, ``"10"``. None for a word that is not one."""
-    if isinstance(word, bool):
-        return None
-    if isinstance(word, int):
-        return word
-    text = str(word).strip().upper()
-    if text.isdigit():
-        return int(text)
-    number = logging.getLevelName(text) if text else default
-    return number if isinstance(number, int) else None
 
 
 @functools.lru_cache(1_000)
@@ -114,7 +91,7 @@ class LineWriter:
         if context is not said_in:
             ids = self._ids_in(context)
             self._said_in = (context, ids)
-        severity = _EXACT.get(level) or severity_of(level)
+        severity = severity_of(level)
         extra = _logger_attribute(logger)
         body = recorder.capture.paths.text(text)
         recorder.spool_line(encode.log_record(time_ns, severity, level_name, body, extra, ids), time_ns)

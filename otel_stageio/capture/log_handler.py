@@ -55,3 +55,27 @@ class StageHandler(logging.Handler):
             )
         except Exception:
             runtime.internal_error("StageHandler.emit")
+
+
+class StageLogger(logging.Logger):
+    """A stage's own logger, so that two jobs with the same stage in one process do not share one.
+
+    The registry's logger of the same name, which modules get from ``logging.getLogger("stage.asr")``, follows the stage
+    that asked last.
+    """
+
+    def __init__(self, name: str, handler: StageHandler) -> None:
+        super().__init__(name, logging.DEBUG)
+        registered = logging.getLogger(name)
+        for other in list(registered.handlers):
+            registered.removeHandler(other)
+            if not isinstance(other, StageHandler):  # a stage closes its own files
+                other.close()
+        for logger in (self, registered):
+            logger.propagate = False
+            logger.setLevel(logging.DEBUG)
+            logger.addHandler(handler)
+
+    def isEnabledFor(self, level: int) -> bool:
+        # Not in the registry, so nothing would reset the base class's cache of levels.
+        return level >= self.level and level > self.manager.disable and not self.disabled
