@@ -20,7 +20,7 @@ from .ambient import with_recorder
 from .layout import stage_number
 from .otlp import carrier
 from .otlp.joined_span import JoinedSpan
-from .otlp.provider import disabled, tracer
+from .otlp.provider import tracer
 from .otlp.root_span import context as span_context
 from .recovery import close_dead
 from .runtime import boot_id, host_name, runtime
@@ -96,7 +96,7 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
     )
     own, parent = span.get_span_context(), trace.get_current_span(base).get_span_context()
     ids = {"run_id": run.run_id}
-    if not disabled():
+    if span.is_recording():  # else there is none to be found: a disabled SDK, an application's sampler
         ids["trace_id"], ids["span_id"] = f"{own.trace_id:032x}", f"{own.span_id:016x}"
         ids["parent_span_id"] = f"{parent.span_id:016x}"
     started = {

@@ -10,13 +10,14 @@ import fcntl
 import os
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
-from .events import ERROR, Event
+from .events import ERROR, SEVERITY_TEXT, Event
 from .fold import Fold
 from .layout import Job, spooled_attempts
 from .otlp import decode, encode
@@ -41,6 +42,7 @@ def recover(job_dir: str | os.PathLike[str]) -> list[str]:
     """
     job = Job(job_dir)
     closed = close_dead(job)
+    _write_missing_spans(job)
     for run in _all_runs(job):
         if run.get("status") == "running" and not _owned_by_the_living(job, run):
             runs.close(job, run["run_id"])
@@ -81,79 +83,132 @@ def _close_stage(job: Job, stage: str, attempt: int) -> bool:
             fcntl.flock(journal.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (OSError, ValueError):
             return False  # alive, or somebody else is closing it
-        fold = Fold()
-        started: Event | None = None
-        last_ns = 0
-        for _, record in decode.log_records(decode.Lines(path)):
-            last_ns = max(last_ns, int(record.get("timeUnixNano", 0)))
-            event = decode.event_of(record)
-            if event is not None:
-                fold.apply(event)
-                if event.name == sc.EVENT_STARTED and started is None:
-                    started = event
-        if started is None or fold.ended:
+        past = _read(job, stage, attempt)
+        if past is None or past.ended is not None:
             return False
-        last_ns = max(last_ns, _last_line_ns(job.stage_dir(stage) / "stage.log"))
-        _write_end(job, stage, attempt, journal, fold, started, last_ns)
+        _write_end(job, past, journal)
         return True
     finally:
         journal.close()
 
 
-def _write_end(
-    job: Job, stage: str, attempt: int, journal: AppendFile, fold: Fold, started: Event, last_ns: int
-) -> None:
+@dataclass
+class _Past:
+    """A journal, read.
+
+    Attributes:
+        last_ns: when the stage was last heard of.
+    """
+
+    stage: str
+    attempt: int
+    fold: Fold
+    started: Event
+    ended: Event | None
+    last_ns: int
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """Trace and span id; zero for a stage that had no span."""
+        trace = self.fold.record["trace"]
+        return int(trace.get("trace_id", "0"), 16), int(trace.get("span_id", "0"), 16)
+
+
+def _read(job: Job, stage: str, attempt: int) -> _Past | None:
+    """None for a journal in which no stage has begun."""
+    fold = Fold()
+    started = ended = None
+    last_ns = _last_line_ns(job.stage_dir(stage) / "stage.log")
+    for _, record in decode.log_records(decode.Lines(job.journal(stage, attempt))):
+        last_ns = max(last_ns, int(record.get("timeUnixNano", 0)))
+        event = decode.event_of(record)
+        if event is not None:
+            fold.apply(event)
+            if event.name == sc.EVENT_STARTED:
+                started = started or event
+            elif event.name == sc.EVENT_ENDED:
+                ended = event
+    return None if started is None else _Past(stage, attempt, fold, started, ended, last_ns)
+
+
+def _write_end(job: Job, past: _Past, journal: AppendFile) -> None:
     capture = Capture(job)
-    tail = _tail(job.stage_dir(stage) / "stage.log")
-    message = f"stage {stage} died without an end (its process is gone)"
-    ids = fold.record["trace"]
-    trace_id, span_id = int(ids.get("trace_id", "0"), 16), int(ids.get("span_id", "0"), 16)
-    envelope = encode.Envelope("logs", *_envelope_parts(job, stage, started))
-    record_ids = encode.record_ids(trace_id, span_id)
+    tail = _tail(job.stage_dir(past.stage) / "stage.log")
+    message = f"stage {past.stage} died without an end (its process is gone)"
     body = capture.paths.text(capture.string(message + (":\n" + tail if tail else "")))
-    error = Event(sc.EVENT_ERROR, last_ns, {sc.LOCAL_BODY: message}, body, ERROR)
-    duration = max(last_ns - started.time_ns, 0) / 1e9
+    error = Event(sc.EVENT_ERROR, past.last_ns, {sc.LOCAL_BODY: message}, body, ERROR)
+    duration = max(past.last_ns - past.started.time_ns, 0) / 1e9
     ended = Event(
         sc.EVENT_ENDED,
-        last_ns,
+        past.last_ns,
         {sc.STAGE_STATUS: "crashed", sc.DURATION: duration, sc.ERROR_TYPE: "crashed", sc.CAUSE: "the process died"},
-        f"stage {stage} ended: crashed",
+        f"stage {past.stage} ended: crashed",
     )
     records = []
     for event in (error, ended):
-        fold.apply(event)
-        records.append(encode.event_record(event, "ERROR" if event is error else "INFO", record_ids))
+        past.fold.apply(event)
+        severity = SEVERITY_TEXT[event.severity]
+        records.append(encode.event_record(event, severity, encode.record_ids(*past.ids)))
+    envelope = encode.Envelope("logs", *_envelope_parts(capture, past.started))
     journal.write(envelope.line(",".join(records)))
-    if trace_id and span_id:
-        _write_span(job, stage, attempt, fold, started, last_ns, body)
-    ManifestFile(job, stage).write(fold.record)
+    past.ended = ended
+    _write_span(job, past, body)
+    ManifestFile(job, past.stage).write(past.fold.record)
 
 
-def _write_span(job: Job, stage: str, attempt: int, fold: Fold, started: Event, end_ns: int, message: str) -> None:
+@never_raises()
+def _write_missing_spans(job: Job) -> None:
+    """A process may die between writing a stage's end and its span; so may one whose program had said the end."""
+    for stage, attempts in spooled_attempts(job).items():
+        for attempt in attempts:
+            if is_locked(job.journal(stage, attempt)):
+                continue
+            past = _read(job, stage, attempt)
+            if past is None or past.ended is None or not past.ids[1]:
+                continue
+            needle = f'"spanId":"{past.ids[1]:016x}"'.encode()
+            try:
+                with open(job.journal(stage, attempt, "spans"), "rb") as file:
+                    if any(needle in line for line in file):
+                        continue
+            except OSError:
+                pass
+            errors = past.fold.record["errors"]
+            _write_span(job, past, errors[-1]["message"] if errors else None)
+
+
+def _write_span(job: Job, past: _Past, message: str | None) -> None:
+    """Write the span that the stage's process could not end."""
     from .otlp.root_span import build
     from .otlp.span_events import Bridge
 
+    if not past.ids[1] or past.ended is None:
+        return
     collected = _Collected()
     bridge = Bridge(collected)
-    for event in decode.events(decode.Lines(job.journal(stage, attempt))):
+    for event in decode.events(decode.Lines(job.journal(past.stage, past.attempt))):
         bridge.offer(event)
     bridge.finish()
-    ids = fold.record["trace"]
-    attributes = {key: item for key, item in started.attributes.items() if not key.startswith(sc.LOCAL_PREFIX)}
-    attributes.update({sc.STAGE_STATUS: "crashed", sc.TASK_RESULT: sc.RESULTS["crashed"]})
-    parent = ids.get("parent_span_id")
+    status = past.fold.record["status"]
+    given = {**past.started.attributes, **past.ended.attributes}
+    attributes = {key: item for key, item in given.items() if not key.startswith((sc.LOCAL_PREFIX, sc.LOST_PREFIX))}
+    if status in sc.RESULTS:
+        attributes[sc.TASK_RESULT] = sc.RESULTS[status]
+    parent = past.fold.record["trace"].get("parent_span_id")
     span = build(
-        stage,
-        (int(ids["trace_id"], 16), int(ids["span_id"], 16)),
+        past.stage,
+        past.ids,
         int(parent, 16) if parent else None,
-        (started.time_ns, max(end_ns, started.time_ns)),
+        (past.started.time_ns, max(past.ended.time_ns, past.started.time_ns)),
         attributes,
-        "crashed",
+        status,
+        error_type=past.ended.attributes.get(sc.ERROR_TYPE),
         message=message,
         events=collected.events,
     )
-    file = AppendFile(job.journal(stage, attempt, "spans"))
-    file.write(span_envelope(span, Capture(job)).line(encode.span(span)))
+    capture = Capture(job)
+    file = AppendFile(job.journal(past.stage, past.attempt, "spans"))
+    file.write(span_envelope(span, capture).line(encode.span(span)))
     file.close()
 
 
@@ -169,7 +224,7 @@ class _Collected:
         self.events.append(SpanEvent(name, attributes, timestamp))
 
 
-def _envelope_parts(job: Job, stage: str, started: Event) -> tuple[str, str, str, str]:
+def _envelope_parts(capture: Capture, started: Event) -> tuple[str, str, str, str]:
     from ._version import __version__
     from .otlp.provider import process_resource
 
@@ -178,7 +233,7 @@ def _envelope_parts(job: Job, stage: str, started: Event) -> tuple[str, str, str
     scope = {key: started.attributes[key] for key in keys if key in started.attributes}
     scope[sc.PROCESS_PID] = os.getpid()
     return (
-        encode.resource(Capture(job).attributes(resource.attributes)),
+        encode.resource(capture.attributes(resource.attributes)),
         encode.scope(sc.SCOPE_NAME, __version__, scope),
         resource.schema_url,
         sc.SCHEMA_URL,

@@ -478,3 +478,33 @@ def test_attributes_of_the_run_are_on_its_root_span(records: Records) -> None:
     assert root["attributes"]["film"] == 7
     assert root["attributes"]["token"] == "[redacted]"
     assert records.run()["planned"] == ["asr", "mux"]
+
+
+def test_a_stage_whose_end_was_written_but_not_its_span_gets_its_span(records: Records, tmp_path: Path) -> None:
+    """The program said how it ended, and its parent, who holds the span, was killed before it could."""
+    asr = script(
+        tmp_path,
+        """
+        import os, signal
+        from otel_stageio import StageIO
+        with StageIO("asr") as io:
+            io.add_warning("careful")
+        os.kill(os.getppid(), signal.SIGKILL)
+        """,
+    )
+    code = f"""
+        import os, sys
+        from otel_stageio import Pipeline
+        with Pipeline("p", os.environ["JOB"]) as run:
+            run.command("asr", [sys.executable, {asr!r}])
+        """
+    environment = {**os.environ, "JOB": str(records.job)}
+    done = subprocess.run([PYTHON, "-c", textwrap.dedent(code)], env=environment, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert "asr" not in by_name(records.spans())
+    recover(records.job)
+    recover(records.job)
+    assert sorted(span["name"] for span in records.spans()) == ["RUN p", "asr"]
+    span = by_name(records.spans())["asr"]
+    assert span["spanId"] == records.manifest("asr")["trace"]["span_id"]
+    assert [event["name"] for event in span["events"]] == ["stageio.warning"]
