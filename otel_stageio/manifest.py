@@ -32,12 +32,12 @@ class Open(BaseModel):
 class Artifact(Open):
     """A file or directory that a stage read, wrote or kept."""
 
-    type: str = Field("file", description="What it is to the stage: audio, transcript, …")
+    type: Any = Field("file", description="What it is to the stage: audio, transcript, …")
     path: str = Field("", description="The path exactly as the stage passed it.")
     size_bytes: int | None = Field(None, description="Size at the end of the stage; a directory's is recursive.")
     exists: bool | None = Field(None, description="False if it was not there at the end.")
-    retained: bool | None = Field(None, description="Intermediate files: kept after the stage?")
-    reason: str | None = Field(None, description="Intermediate files: why it was made or kept.")
+    retained: Any = Field(None, description="Intermediate files: kept after the stage?")
+    reason: Any = Field(None, description="Intermediate files: why it was made or kept.")
     metadata: dict[str, Any] | None = Field(None, description="Metadata under reserved names.")
 
 

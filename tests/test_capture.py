@@ -583,7 +583,7 @@ def test_a_job_behind_a_link_is_known_by_both_names(tmp_path: Path) -> None:
     ),
     st.integers(0, 60_000),
 )
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_an_event_of_any_size_fits_and_keeps_what_the_manifest_is_made_of(user: dict[str, Any], number: int) -> None:
     config = {f"setting {n}": n for n in range(number)} | {"model": "large-v3"}
     attributes = {

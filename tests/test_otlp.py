@@ -233,7 +233,7 @@ def spans(draw: st.DrawFn) -> ReadableSpan:
 
 
 @given(spans())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_a_span_is_what_the_official_encoder_makes_of_it(span: ReadableSpan) -> None:
     line = line_of(span)
     expected = encode_spans([span])
@@ -371,37 +371,37 @@ def test_what_protobuf_cannot_hold_becomes_text() -> None:
 # -- a real job ------------------------------------------------------------------------------------------------------
 
 
-def busy(job: Path) -> None:
+def busy(job: Path, megabytes: int) -> None:
     """A stage that says a great deal, and every kind of thing."""
-    ten_megabytes = "größer " * 1_500_000
+    large = "größer " * (150_000 * megabytes)
     many = [{"index": number, "text": "wörter"} for number in range(50_000)]
     numbers = list(range(50_000))
-    with StageIO("asr", job, attributes={"many": many, "big": ten_megabytes}) as io:
+    with StageIO("asr", job, attributes={"many": many, "big": large}) as io:
         log = io.get_stage_logger("CRITICAL")
         for number in range(200):
             log.info("line %d 😀", number)
-        log.info("%s", ten_megabytes)
+        log.info("%s", large)
         log.warning("before a large event %s", "😀" * 30_000)
-        io.event("event " + "😀" * 200_000, numbers=numbers, big=ten_megabytes, faces="😀" * 1_000_000, n=1)
-        io.set_config({"many": many, "big": ten_megabytes, "model": "large-v3", **{f"k{n}": n for n in range(12_000)}})
+        io.event("event " + "😀" * 200_000, numbers=numbers, big=large, faces="😀" * 1_000_000, n=1)
+        io.set_config({"many": many, "big": large, "model": "large-v3", **{f"k{n}": n for n in range(12_000)}})
         io.set_resources(**{f"{'r' * 60}{n}": n for n in range(12_000)})
-        io.add_warning(ten_megabytes)
-        io.add_error("failed", ValueError(ten_megabytes))
+        io.add_warning(large)
+        io.add_error("failed", ValueError(large))
         for role in (io.track_input, io.track_output):
             role(job / "x.wav", "audio", many=numbers, big="\x00" * 200_000, control="\x1b" * 3_000_000)
-        with io.span("inner", big=ten_megabytes, **{f"attribute{n}": "😀" * 100 for n in range(5_000)}) as span:
+        with io.span("inner", big=large, **{f"attribute{n}": "😀" * 100 for n in range(5_000)}) as span:
             for number in range(5_000):
                 span.add_event(f"event {number}", {"big": "😀" * (5_000 if number % 100 == 0 else 5), "n": number})
             span.set_attribute("list", ["wörter " * 10] * 50_000)
             span.set_attribute("bytes", b"\x00" * 3_000_000)
-            span.set_status(Status(StatusCode.ERROR, ten_megabytes))
+            span.set_status(Status(StatusCode.ERROR, large))
             span.update_name("😀" * 1_000_000)
-        io.finalize("success", numbers=numbers, big=ten_megabytes)
+        io.finalize("success", numbers=numbers, big=large)
 
 
-@pytest.mark.parametrize("limits", ["", "5000"])
+@pytest.mark.parametrize(("limits", "megabytes"), [("", 1), ("5000", 10)])
 def test_every_line_of_a_busy_job_is_otlp_and_below_one_mebibyte(
-    records: Records, limits: str, monkeypatch: pytest.MonkeyPatch
+    records: Records, limits: str, megabytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if limits:  # the application's own provider is as generous as it likes
         import otel_stageio.otlp.provider as ours
@@ -410,7 +410,7 @@ def test_every_line_of_a_busy_job_is_otlp_and_below_one_mebibyte(
         provider = TracerProvider(shutdown_on_exit=False, span_limits=generous)
         provider.add_span_processor(ours.StageSpanProcessor())
         monkeypatch.setattr(ours, "_tracer", provider.get_tracer("generous"))
-    busy(records.job)
+    busy(records.job, megabytes)
     seen = 0
     for path, line in spool_lines(records.job):
         assert len(line) < ONE_MIB, f"{len(line)} bytes in {path.name}"
