@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from . import semconv as sc
 from .lifecycle import Terminated
-from .voice import type_name
+from .voice import text_of, type_name
 
 
 class Ending(NamedTuple):
@@ -30,10 +30,15 @@ def ending_of(error: BaseException) -> Ending:
     if isinstance(error, (GeneratorExit, *_cancellations())):
         return Ending("cancelled", name, "cancelled", False, {})
     if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 1
+        code = int(error.code) if isinstance(error.code, int) else 1
         message = error.code if isinstance(error.code, str) else f"exit code {code}"
         return Ending("failed", name, message, isinstance(error.code, str), {sc.PROCESS_EXIT_CODE: code})
-    return Ending("failed", name, f"{name}: {error}", True, {})
+    return Ending("failed", name, f"{name}: {text_of(error)}", True, {})
+
+
+def is_success(error: BaseException) -> bool:
+    """``sys.exit()`` and ``sys.exit(0)``."""
+    return isinstance(error, SystemExit) and (error.code is None or (isinstance(error.code, int) and not error.code))
 
 
 def _cancellations() -> tuple[type[BaseException], ...]:

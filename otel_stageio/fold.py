@@ -72,14 +72,12 @@ class Fold:
 
     def apply(self, event: Event) -> None:
         attributes = event.attributes
-        if sc.REDACTIONS in attributes:
-            self.record["redactions"] += attributes[sc.REDACTIONS]
-        if sc.SANITISED in attributes:
-            self.record["sanitised"] += attributes[sc.SANITISED]
+        self.record["redactions"] += _number(attributes.get(sc.REDACTIONS))
+        self.record["sanitised"] += _number(attributes.get(sc.SANITISED))
         for key, value in attributes.items():
             if key.startswith(sc.LOST_PREFIX):
                 what = key[len(sc.LOST_PREFIX) :]
-                self.record["lost"][what] = self.record["lost"].get(what, 0) + value
+                self.record["lost"][what] = self.record["lost"].get(what, 0) + _number(value)
         handler = _HANDLERS.get(event.name)
         if handler is not None:
             handler(self, event)
@@ -168,6 +166,10 @@ class Fold:
             else:
                 record[key] = value
         self.ended = True
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int else 0
 
 
 def _message(event: Event) -> str:

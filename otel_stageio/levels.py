@@ -27,9 +27,12 @@ def level_number(word: object, default: int = logging.INFO) -> int | None:
         return None
     if isinstance(word, int):
         return word
-    text = str(word).strip().upper()
-    if text.isdigit():
-        return int(text)
+    try:
+        text = str(word).strip().upper()
+        if text.isdecimal():
+            return int(text)
+    except Exception:  # not even a text, or more digits than Python reads
+        return None
     number = logging.getLevelName(text) if text else default
     return number if isinstance(number, int) else None
 

@@ -72,6 +72,8 @@ class LineWriter:
         text = recorder.capture.text(text)
         if not logger.isprintable():
             logger = recorder.capture.text(logger).replace("\n", " ")
+        if not level_name.isprintable():
+            level_name = recorder.capture.text(level_name).replace("\n", " ")
         line = f"[{self._stamp}] [{logger}] [{level_name}] {one_record(text)}\n"
         raw = encode.to_bytes(line)
         recorder.stage_log.write(raw)

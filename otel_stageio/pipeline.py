@@ -19,7 +19,7 @@ from . import semconv as sc
 from .capture import Capture
 from .capture.text import one_record
 from .command import CommandResult, run_command
-from .ending import ending_of
+from .ending import ending_of, is_success
 from .layout import Job
 from .otlp import carrier, encode
 from .otlp.root_span import context as span_context
@@ -75,7 +75,7 @@ class Pipeline:
         self._job = Job(job_dir)
         self._capture = Capture(self._job)
         self.name = self._capture.string(name)
-        self._planned = [str(stage) for stage in stages or ()]
+        self._planned = [self._capture.string(stage) for stage in stages or ()]
         self._attributes = self._capture.attributes(attributes or {})
         self._run: runs.Run | None = None
         self._pid = 0
@@ -130,7 +130,7 @@ class Pipeline:
         if self._nested:
             return
         status = None
-        if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+        if error is not None and not is_success(error):
             status = ending_of(error).status
         if status is None and self._failure is not None:
             status = "failed"

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from . import semconv as sc
+from .capture.text import clean
 from .events import iso
 from .fold import fold
 from .layout import Job, spooled_attempts
@@ -187,7 +188,7 @@ def enter(job: Job, stage: str, handed: str | None, outside: SpanContext | None,
         chosen = _choose(job, content, stage, handed)
         opened = chosen is None
         if chosen is None:
-            chosen = _begin(job, content, job.root.name or "job", True, outside)
+            chosen = _begin(job, content, clean(job.root.name) or "job", True, outside)
         counters = content.setdefault("stage_attempts", {})
         known = spooled_attempts(job).get(stage, [])
         alive = [number for number in known if is_locked(job.journal(stage, number))]

@@ -20,7 +20,7 @@ from . import ambient, lifecycle
 from . import semconv as sc
 from .capture.log_handler import StageHandler, StageLogger
 from .capture.root_logging import RootCapture
-from .ending import ending_of
+from .ending import ending_of, is_success
 from .layout import Job, canonical, directory_name, stage_number
 from .levels import console_level
 from .recorder import Recorder, open_recorder
@@ -196,6 +196,8 @@ class StageIO(StagePaths):
             **kwargs: further top-level keys of the manifest (``error=``, ``reason=``, ``exit_code=``).
         """
         word = self._recorder.capture.string(status)
+        if word == "running":  # an ended stage does not run; that is all its caller has said
+            word = "incomplete"
         self._end(word, extra=kwargs, save=save_manifest)
 
     def finalize_stage_manifest(self, exit_code: int = 0, **kwargs: Any) -> None:
@@ -205,7 +207,7 @@ class StageIO(StagePaths):
     def skip(self, reason: str) -> None:
         """The stage has nothing to do, and why. In a ``with`` block it ends when the block does."""
         if self._token is not None:
-            self._skip = reason
+            self._skip = self._recorder.capture.string(reason)  # None is a reason too
         else:
             self._end("skipped", extra={"reason": reason})
 
@@ -262,7 +264,7 @@ class StageIO(StagePaths):
             otel_context.detach(token)
 
     def _leave(self, error: BaseException | None) -> None:
-        if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+        if error is not None and not is_success(error):
             self._end_with(error)
         elif self._skip is not None:
             self._end("skipped", extra={"reason": self._skip})

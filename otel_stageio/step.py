@@ -11,6 +11,7 @@ from opentelemetry import trace
 
 from . import semconv as sc
 from .ambient import recorder_in
+from .ending import is_success
 from .otlp.provider import tracer
 from .runtime import runtime
 from .voice import type_name
@@ -68,4 +69,4 @@ class Step:
 
 
 def _harmless(error: BaseException) -> bool:
-    return isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and error.code in (None, 0))
+    return isinstance(error, GeneratorExit) or is_success(error)

@@ -106,10 +106,11 @@ class Voice:
     def progress(self, done: float, total: float | None, unit: str) -> None:
         """At most one event a second, but always the first and the one that reaches the total."""
         now = runtime.clock.monotonic_ns()
+        done, total = _number(done), _number(total)
         if self._progress_ns and now - self._progress_ns < PROGRESS_INTERVAL_NS and done != total:
             return
         self._progress_ns = now
-        values = {sc.PROGRESS_DONE: done, sc.PROGRESS_TOTAL: total, sc.PROGRESS_UNIT: unit}
+        values = {sc.PROGRESS_DONE: done, sc.PROGRESS_TOTAL: total, sc.PROGRESS_UNIT: self.capture.string(unit)}
         given = {key: value for key, value in values.items() if value is not None and value != ""}
         self.emit(sc.EVENT_PROGRESS, self.capture.attributes(given))
 
@@ -123,7 +124,7 @@ class Voice:
     def _exception_attributes(self, exception: BaseException) -> dict[str, Any]:
         self._seen = exception
         capture = self.capture
-        detail = capture.string(_text(exception))
+        detail = capture.string(text_of(exception))
         frames = traceback.format_exception(type(exception), exception, exception.__traceback__)
         stack = capture.string("".join(frames).rstrip())
         attributes = {
@@ -135,8 +136,17 @@ class Voice:
         }
         cause = exception.__cause__ or (None if exception.__suppress_context__ else exception.__context__)
         if cause is not None:
-            attributes[sc.CAUSE] = capture.paths.text(capture.string(f"{type_name(cause)}: {_text(cause)}"))
+            attributes[sc.CAUSE] = capture.paths.text(capture.string(f"{type_name(cause)}: {text_of(cause)}"))
         return attributes
+
+
+def _number(value: Any) -> Any:
+    """A number that JSON and OTLP hold, numpy's too; None for anything else."""
+    try:
+        number = value if type(value) in (int, float) else float(value)
+        return number if -(2.0**63) <= number < 2.0**63 else None
+    except Exception:
+        return None
 
 
 def type_name(exception: BaseException) -> str:
@@ -144,7 +154,7 @@ def type_name(exception: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _text(exception: BaseException) -> str:
+def text_of(exception: BaseException) -> str:
     try:
         return str(exception)
     except Exception:

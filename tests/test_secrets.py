@@ -401,7 +401,7 @@ def test_a_quoted_password_of_any_characters(password: str) -> None:
     ids=range(39),
 )
 def test_no_text_takes_forever(text: str) -> None:
-    """Each of these took a backtracking regex minutes, or would: the test is that it ends."""
+    """Some of these take a backtracking regex minutes ("tokentoken…", "eyJ-eyJ-…"); the test is that it ends."""
     redactor = Redactor({"HF_TOKEN": "swordfish"})
     once = redactor.text(text)
     assert Redactor({"HF_TOKEN": "swordfish"}).text(once) == once

@@ -215,6 +215,11 @@ def test_a_skipped_stage_that_fails_after_all_has_failed(records: Records) -> No
     assert records.manifest("translation")["status"] == "failed"
 
 
+def test_an_ended_stage_is_not_running_whatever_it_says(records: Records) -> None:
+    StageIO("asr", records.job).finalize("running")
+    assert records.manifest("asr")["status"] == "incomplete"
+
+
 def test_a_manifest_that_is_not_saved_claims_no_success(records: Records) -> None:
     io = StageIO("asr", records.job)
     io.finalize("success", save_manifest=False)
