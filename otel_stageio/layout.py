@@ -122,6 +122,9 @@ class Job:
         self.run_record = self.machinery / "run.json"
         self.run_lock = self.machinery / "run.lock"
         self.owner_lock = self.machinery / "owner.lock"
+        self.ack = self.spool / ".ack"
+        self.delivery_lock = self.machinery / "delivery.lock"
+        self.refused = self.machinery / "refused.jsonl"
 
     @property
     def key(self) -> str:

@@ -14,10 +14,11 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from . import delivery
 from . import run as runs
 from .ambient import open_pipelines, open_recorders
 from .otlp import root_span  # noqa: F401  (needed by the exit hook)
-from .runtime import runtime
+from .runtime import never_raises, runtime
 from .semconv import ENV_SIGTERM
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class Terminated(SystemExit):
 
 def opened(stage: StageIO) -> None:
     """Watch over a stage until :func:`closed`."""
-    _install_hooks()
+    install_hooks()
     open_stages.append(stage)
     recorder = stage._recorder
     if recorder.opened_run:
         _opened_runs[recorder.run.run_id] = (recorder.job, os.getpid())
+    _deliver(recorder.job)
     _install_sigterm()
 
 
@@ -64,10 +66,16 @@ def was_terminated() -> bool:
     return _terminated
 
 
+@never_raises()
+def _deliver(job: Job) -> None:
+    delivery.attend(job)
+
+
 # -- exit ------------------------------------------------------------------------------------------------------------
 
 
-def _install_hooks() -> None:
+def install_hooks() -> None:
+    """Be there when this process forks or ends."""
     global _installed
     if not _installed:
         _installed = True
@@ -91,6 +99,10 @@ def _at_exit() -> None:
                 runs.close(job, run_id)
         except Exception:
             runtime.internal_error("exit")
+    try:
+        delivery.finish()
+    except Exception:
+        runtime.internal_error("exit")
 
 
 # -- fork ------------------------------------------------------------------------------------------------------------
@@ -106,6 +118,7 @@ def _after_fork() -> None:
     open_stages.clear()
     logger_only.clear()
     _opened_runs.clear()
+    delivery.after_fork()
     _terminated = False
     _restore_sigterm()
 

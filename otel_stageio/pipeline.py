@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 
-from . import ambient
+from . import ambient, delivery, lifecycle
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
@@ -105,6 +105,7 @@ class Pipeline:
         self._log = AppendFile(self._job.root / self._run.pipeline_log)
         self._outer = ambient.open_pipelines.get(self._job.key)
         ambient.open_pipelines[self._job.key] = self
+        self._deliver()
         self._token = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(self._root)))
         self.say(f"{self.name}: run {self.attempt} of {self._job.root.name} started")
         if busy and not self._nested:
@@ -123,6 +124,11 @@ class Pipeline:
         if self._lock is not None:
             self._lock.release()
         self._log.close()
+
+    @never_raises()
+    def _deliver(self) -> None:
+        lifecycle.install_hooks()
+        delivery.attend(self._job, owner=not self._nested)
 
     @never_raises()
     def _finish(self, error: BaseException | None) -> None:

@@ -90,6 +90,8 @@ LOCAL_TRACEBACK = "stageio.local.exception.stacktrace"
 LOCAL_HOST = "stageio.local.host"
 LOCAL_BOOT_ID = "stageio.local.boot_id"
 LOCAL_TRACE = "stageio.local.trace"
+#: On a scope: the application's own provider made these spans and its exporter sends them, so delivery does not.
+LOCAL_APPLICATION_EXPORTS = "stageio.local.application_exports"
 
 # -- event names -----------------------------------------------------------------------------------------------------
 EVENT_PREFIX = "stageio."
@@ -139,6 +141,8 @@ ENV_PATHS = "OTEL_STAGEIO_PATHS"
 ENV_SPOOL_MAX = "OTEL_STAGEIO_SPOOL_MAX"
 ENV_DURABILITY = "OTEL_STAGEIO_DURABILITY"
 ENV_OTLP_LEVEL = "OTEL_STAGEIO_OTLP_LEVEL"
+ENV_DELIVERY = "OTEL_STAGEIO_DELIVERY"
+ENV_EXIT_BUDGET = "OTEL_STAGEIO_EXIT_BUDGET"
 ENV_SIGTERM = "OTEL_STAGEIO_SIGTERM"
 ENV_DROP_IN = "OTEL_STAGEIO_DROP_IN"
 ENV_TRACEPARENT = "TRACEPARENT"

@@ -29,6 +29,11 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job directory."
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead, for programs.")]
 
 
+class Protocol(str, Enum):
+    http = "http/protobuf"
+    grpc = "grpc"
+
+
 class Schema(str, Enum):
     manifest = "manifest"
     run = "run"
@@ -64,7 +69,7 @@ def _answering(json: bool = False) -> Iterator[None]:
         return
     except (CannotAnswer, Unreadable) as error:
         sentence = str(error)
-    except BrokenPipeError:
+    except (BrokenPipeError, typer.BadParameter):
         raise
     except Exception as error:
         if runtime.strict:
@@ -173,6 +178,93 @@ def validate(
             show_findings(findings, job, Terminal())
         valid = findings.valid
     if not valid:
+        raise typer.Exit(1)
+
+
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", metavar="URL", help="Base URL, instead of OTEL_EXPORTER_OTLP_ENDPOINT.")
+]
+ProtocolOption = Annotated[
+    Protocol | None, typer.Option("--protocol", help="Instead of OTEL_EXPORTER_OTLP_PROTOCOL.", show_default=False)
+]
+HeaderOption = Annotated[
+    list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A further header; may be repeated.")
+]
+
+
+@app.command()
+def push(
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB...", help="Job directories.")] = None,
+    watch: Annotated[
+        str | None, typer.Option("--watch", metavar="ROOT", help="Deliver every job below ROOT, until told to stop.")
+    ] = None,
+    endpoint: EndpointOption = None,
+    protocol: ProtocolOption = None,
+    header: HeaderOption = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only what was written to since: 12h, 3d, 2026-11-20.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Everything, whatever was accepted before.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Send what the collector has not accepted yet; exit code 1 if anything stays pending or was refused.
+
+    What died is closed first, so that its end goes out too. --watch is one shipper for all jobs of a machine: it finds
+    new ones, and ends at SIGTERM or Ctrl-C after the request under way.
+
+    \b
+    Examples:
+      otel-stageio push out/job1 --endpoint http://localhost:4318
+      otel-stageio push out/* --since 3d
+      otel-stageio push --watch out
+    """
+    if (watch is None) == (not jobs):
+        raise typer.BadParameter("give job directories, or --watch ROOT")
+    if watch is not None and (since or again or json):
+        raise typer.BadParameter("--since, --again and --json do not go with --watch")
+    with _answering(json):
+        from .push import BadOption, push_jobs, since_when, watch_tree, where_to
+
+        try:
+            where = where_to(endpoint, protocol.value if protocol else None, header or [])
+            moment = since_when(since) if since else None
+        except BadOption as error:
+            raise typer.BadParameter(str(error)) from error
+        done = True
+        if watch is not None:
+            watch_tree(watch, where)
+        else:
+            done = push_jobs(jobs or [], where, moment, again, json)
+    if not done:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    endpoint: EndpointOption = None,
+    protocol: ProtocolOption = None,
+    header: HeaderOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say what is wrong with the endpoint: name, port, TLS, credentials, path, protocol; exit code 1 if anything is.
+
+    Ends with an empty export request for each signal; no data is sent.
+
+    \b
+    Examples:
+      otel-stageio doctor
+      otel-stageio doctor --endpoint https://otel.example.com --header "Authorization=Bearer abc"
+    """
+    with _answering(json):
+        from .doctor import examine
+        from .push import BadOption, where_to
+
+        try:
+            where = where_to(endpoint, protocol.value if protocol else None, header or [])
+        except BadOption as error:
+            raise typer.BadParameter(str(error)) from error
+        good = examine(where, json=json)
+    if not good:
         raise typer.Exit(1)
 
 

@@ -35,12 +35,19 @@ class Lines:
             for line in file:
                 if not line.strip():
                     continue
-                request = _parsed(line)
-                if request is None:
-                    self.damaged += 1
-                    request = _parsed(line[max(line.rfind(head) for head in _HEADS) :])
+                request, whole = parse(line)
+                self.damaged += not whole
                 if request is not None:
                     yield request
+
+
+def parse(line: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """The request in a line, and whether the line is nothing else: a torn one may have a whole one glued to it."""
+    request = _parsed(line)
+    if request is not None:
+        return request, True
+    start = max(line.rfind(head) for head in _HEADS)
+    return (_parsed(line[start:]) if start > 0 else None), False
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

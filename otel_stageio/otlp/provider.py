@@ -187,6 +187,11 @@ def tracer() -> trace.Tracer:
     return _tracer
 
 
+def application_exports() -> bool:
+    """Whether spans are made, and so exported, by a provider that is not ours."""
+    return _provider is not None and not isinstance(_provider, StageTracerProvider)
+
+
 def _install() -> trace.TracerProvider:
     global _provider
     existing = trace.get_tracer_provider()

@@ -11,10 +11,12 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from .. import semconv as sc
 from ..capture import Capture
 from ..layout import Job
 from ..otlp import encode
 from ..otlp.encode import Envelope
+from ..otlp.provider import application_exports
 from .files import AppendFile
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ class Spool:
             key = (id(span.resource), id(span.instrumentation_scope))
             if key not in self._span_envelopes:
                 # The objects are kept beside their envelope: an id is only good while its object lives.
-                envelope = span_envelope(span, self._capture)
+                envelope = span_envelope(span, self._capture, application_exports=application_exports())
                 self._span_envelopes[key] = (span.resource, span.instrumentation_scope, envelope)
             self._span_envelope = self._span_envelopes[key]
             envelope = self._span_envelope[2]
@@ -127,17 +129,20 @@ class Spool:
         self._journal.close()  # last: closing it lets go of the lock that says "alive"
 
 
-def span_envelope(span: ReadableSpan, capture: Capture | None = None) -> Envelope:
+def span_envelope(span: ReadableSpan, capture: Capture | None = None, *, application_exports: bool = False) -> Envelope:
     """What stands around the spans of one resource and scope.
 
     Args:
         capture: redacts both, which come from the environment and from libraries; without it they stay as they are.
+        application_exports: note that the application's own provider sends them, so that delivery does not.
     """
     scope = span.instrumentation_scope
     about = dict(span.resource.attributes)
     about_scope = dict(scope.attributes or {}) if scope else {}
     if capture is not None:
         about, about_scope = capture.attributes(about), capture.attributes(about_scope)
+    if application_exports:
+        about_scope[sc.LOCAL_APPLICATION_EXPORTS] = True
     return Envelope(
         "spans",
         encode.resource(about),

@@ -1,0 +1,229 @@
+"""``otel-stageio push``: send what is pending, of some jobs once or of a whole tree for as long as it runs."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ..delivery.delivery import Delivery, Report
+from ..delivery.outbox import Outbox
+from ..delivery.settings import Endpoint, endpoints
+from ..delivery.shipper import Shipment, Watch, push
+from ..layout import Job
+from .reader import CannotAnswer, check_job
+from .terminal import Terminal, complain, document
+from .text import count, one_line
+
+_WORDS = {"spans": "span", "logs": "log record", "metrics": "metric"}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+#: Seconds that a watch takes to end its last request when it is told to stop.
+_LAST_SECONDS = 5.0
+
+
+class BadOption(ValueError):
+    """An option that makes no sense; says what would."""
+
+
+def where_to(endpoint: str | None, protocol: str | None, headers: Sequence[str]) -> dict[str, Endpoint]:
+    """The endpoints that options and variables come to.
+
+    Raises:
+        BadOption: if there are none.
+    """
+    given = {}
+    for header in headers:
+        name, separator, value = header.partition("=") if "=" in header else header.partition(":")
+        if not separator or not name.strip():
+            raise BadOption(f"a header is NAME=VALUE, not {header!r}")
+        given[name.strip()] = value.strip()
+    found = endpoints(endpoint=endpoint, protocol=protocol, headers=given)
+    if not found:
+        raise BadOption("no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT, or give --endpoint http://localhost:4318")
+    return found
+
+
+def since_when(text: str, now: datetime | None = None) -> float:
+    """``2h``, ``3d`` or a date as ISO 8601 has it -> seconds since 1970.
+
+    Raises:
+        BadOption: for anything else.
+    """
+    now = now or datetime.now(timezone.utc)
+    if match := re.fullmatch(r"(\d+)\s*([smhdw])", text.strip()):
+        return (now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])).timestamp()
+    try:
+        return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        raise BadOption(f"--since takes 90m, 12h, 3d or a date such as 2026-11-20T08:00, not {text!r}") from None
+
+
+def push_jobs(paths: Sequence[str], where: dict[str, Endpoint], since: float | None, again: bool, json: bool) -> bool:
+    """Send what these jobs have pending, with progress. True if nothing is left and nothing was refused.
+
+    Raises:
+        CannotAnswer: if one of them is no job; before anything is sent.
+    """
+    jobs = [Job(path) for path in paths]
+    for job, path in zip(jobs, paths, strict=True):
+        check_job(job, path)
+    stop = threading.Event()
+    shipments: list[tuple[str, Shipment]] = []
+    with _progress(jobs, where, since, again, quiet=json) as advance, _stopping(stop):
+        delivery = Delivery(where, on_request=advance)
+        for job, path in zip(jobs, paths, strict=True):
+            if stop.is_set():
+                break
+            shipments.append((path, push(job, delivery, since=since, again=again, stop=stop)))
+        delivery.close()
+    if json:
+        document(_document(shipments))
+    else:
+        _show(shipments, len(paths))
+    return len(shipments) == len(paths) and not any(s.pending or s.report.refused for _, s in shipments)
+
+
+@contextmanager
+def _progress(
+    jobs: list[Job], where: dict[str, Endpoint], since: float | None, again: bool, *, quiet: bool
+) -> Iterator[Any]:
+    """A bar on stderr, where that is a terminal; by bytes of the journals, which are known beforehand."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    total = 0
+    for job in jobs:
+        outbox = Outbox(job)
+        outbox.load()
+        for journal in outbox.journals():
+            if journal.signal in where and (since is None or journal.modified >= since):
+                total += journal.size - (0 if again else outbox.offset(journal))
+    columns = (TextColumn("sending"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total or None)
+        yield lambda number: progress.advance(task, number)
+
+
+@contextmanager
+def _stopping(stop: threading.Event, delivery: Delivery | None = None) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the work after the request under way, so that nothing is sent and not noted."""
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        stop.set()
+        if delivery is not None:
+            delivery.set_deadline(_LAST_SECONDS)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def words(numbers: dict[str, int]) -> str:
+    """``{"spans": 2, "logs": 1}`` -> ``2 spans, 1 log record``."""
+    return ", ".join(count(number, _WORDS.get(name, name)) for name, number in numbers.items() if number)
+
+
+def _show(shipments: list[tuple[str, Shipment]], asked: int) -> None:
+    terminal = Terminal()
+    sent: dict[str, int] = {}
+    for path, shipment in shipments:
+        report = shipment.report
+        for name, number in report.accepted.items():
+            sent[name] = sent.get(name, 0) + number
+        good = not shipment.pending and not report.refused
+        line = Text.assemble(terminal.glyph("success" if good else "failed"), " ", (one_line(path), "bold"), "  ")
+        parts = [f"{words(report.accepted)} sent" if words(report.accepted) else ""]
+        parts.append(f"{words(report.refused)} refused, see .stageio/refused.jsonl" if report.refused else "")
+        parts.append(f"{words(shipment.pending)} pending" if shipment.pending else "")
+        line.append("; ".join(filter(None, parts)) or "nothing was pending")
+        terminal.line(line)
+        if report.busy:
+            terminal.line("  ", ("another process is delivering this job", "yellow"))
+        for endpoint, outcome in _distinct(report):
+            terminal.line("  ", (f"{endpoint.signal} to {endpoint.place}: {outcome.reason}", "red"))
+    if len(shipments) > 1:
+        left = sum(1 for _, shipment in shipments if shipment.pending)
+        rest = f"; {count(left, 'job')} with records pending" if left else ""
+        terminal.line(f"{words(sent) or 'nothing'} sent from {count(len(shipments), 'job')}{rest}")
+    if len(shipments) < asked:
+        terminal.line((f"stopped: {count(asked - len(shipments), 'job')} not begun", "yellow"))
+    if any(shipment.pending for _, shipment in shipments):
+        terminal.line(("what is pending is kept; `otel-stageio doctor` says what is wrong with the endpoint", "dim"))
+
+
+def _distinct(report: Report) -> list[Any]:
+    """Each trouble once: an address where nobody answers is the same for all signals."""
+    seen: dict[str, Any] = {}
+    for endpoint, outcome in report.trouble.values():
+        seen.setdefault(endpoint.address if outcome.unreachable else endpoint.url, (endpoint, outcome))
+    return list(seen.values())
+
+
+def _document(shipments: list[tuple[str, Shipment]]) -> dict[str, Any]:
+    return {
+        "jobs": [
+            {
+                "job": path,
+                "sent": shipment.report.accepted,
+                "refused": shipment.report.refused,
+                "pending": shipment.pending,
+                "requests": shipment.report.requests,
+                "trouble": {
+                    name: {"endpoint": endpoint.place, "kind": outcome.kind.value, "reason": outcome.reason}
+                    for name, (endpoint, outcome) in shipment.report.trouble.items()
+                },
+            }
+            for path, shipment in shipments
+        ]
+    }
+
+
+def watch_tree(root: str, where: dict[str, Endpoint]) -> None:
+    """Deliver every job below ``root`` until SIGTERM or Ctrl-C.
+
+    Raises:
+        CannotAnswer: if there is no such directory.
+    """
+    import os
+
+    if not os.path.isdir(root):
+        raise CannotAnswer(f"{root} is no directory")
+
+    def shipped(job: Job, report: Report) -> None:
+        parts = [f"{words(report.accepted)} sent" if words(report.accepted) else ""]
+        parts.append(f"{words(report.refused)} refused" if report.refused else "")
+        _say(f"{os.path.relpath(job.root, root)}: {'; '.join(filter(None, parts))}")
+
+    said: dict[str, str] = {}
+
+    def trouble(job: Job, name: str, endpoint: Endpoint, outcome: Any) -> None:
+        if said.get(name) != outcome.reason:  # the same for ten thousand jobs: once is enough
+            said[name] = outcome.reason
+            complain(f"{endpoint.signal} to {endpoint.place}: {outcome.reason} (kept, tried again)")
+
+    stop = threading.Event()
+    delivery = Delivery(where, on_trouble=trouble)
+    with _stopping(stop, delivery):
+        places = ", ".join(dict.fromkeys(endpoint.place for endpoint in where.values()))
+        _say(f"watching {root}, sending to {places}")
+        Watch(root, delivery, on_shipped=shipped).run(stop)
+    delivery.close()
+    _say("stopped")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(one_line(text) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,194 @@
+"""Where the records go: the standard ``OTEL_EXPORTER_OTLP_*`` variables, read as the stock exporters read them.
+
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/ ; two things are Python's own and kept, so that one
+environment means the same to both: the timeout is in seconds, and headers that are not URL-encoded are taken too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+#: Name of the signal in a journal's file name -> in the variables and in the path of a URL.
+SIGNALS = {"spans": "traces", "logs": "logs", "metrics": "metrics"}
+PROTOCOLS = ("http/protobuf", "grpc")
+DEFAULT_TIMEOUT = 10.0
+
+_PREFIX = "OTEL_EXPORTER_OTLP_"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where one signal goes, and how.
+
+    Attributes:
+        signal: ``traces``, ``logs`` or ``metrics``.
+        url: with its path for ``http/protobuf``; for ``grpc`` as it was given.
+        headers: names in lower case.
+        timeout: seconds for one request.
+        compression: ``none``, ``gzip`` or ``deflate``.
+        certificate, client_certificate, client_key: paths of PEM files, or None.
+        secure: whether TLS is spoken.
+        problem: what is wrong with the settings, in words; then nothing can be sent.
+    """
+
+    signal: str
+    url: str
+    protocol: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float = DEFAULT_TIMEOUT
+    compression: str = "none"
+    certificate: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+    secure: bool = False
+    problem: str | None = None
+
+    @property
+    def address(self) -> str:
+        """``host:port``: what several signals have in common when nobody is there."""
+        parts = urlsplit(self.url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = None
+        default = 4317 if self.protocol == "grpc" else 443 if parts.scheme == "https" else 80
+        host = parts.hostname or ""
+        return f"[{host}]:{port or default}" if ":" in host else f"{host}:{port or default}"
+
+    @property
+    def place(self) -> str:
+        """The URL as it may be shown: without a password."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def endpoints(
+    environment: Mapping[str, str] | None = None,
+    *,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Endpoint]:
+    """Journal signal (``spans``, ``logs``, ``metrics``) -> its endpoint. A signal that has none is not there.
+
+    Args:
+        environment: by default that of the process.
+        endpoint: base URL for all signals, instead of what the variables say.
+        protocol, headers: likewise; headers are added to those of the variables.
+
+    Example:
+        >>> endpoints({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})["spans"].url
+        'http://collector:4318/v1/traces'
+        >>> endpoints({})
+        {}
+    """
+    environment = os.environ if environment is None else environment
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return {}
+    found = {}
+    for journal, signal in SIGNALS.items():
+        chosen = _endpoint(environment, signal, endpoint, protocol, headers or {})
+        if chosen is not None:
+            found[journal] = chosen
+    return found
+
+
+def _endpoint(
+    environment: Mapping[str, str], signal: str, base: str | None, protocol: str | None, headers: Mapping[str, str]
+) -> Endpoint | None:
+    def value(name: str) -> str | None:
+        """The signal's own variable, else the one for all; an empty one counts as not set."""
+        own = environment.get(f"{_PREFIX}{signal.upper()}_{name}", "").strip()
+        return own or environment.get(f"{_PREFIX}{name}", "").strip() or None
+
+    exporters = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip()
+    if base is None and exporters and not any(name.strip().startswith("otlp") for name in exporters.split(",")):
+        return None
+    own = environment.get(f"{_PREFIX}{signal.upper()}_ENDPOINT", "").strip() if base is None else ""
+    shared = base if base is not None else environment.get(f"{_PREFIX}ENDPOINT", "").strip()
+    url = own or shared
+    if not url:
+        return None
+    spoken = (protocol or value("PROTOCOL") or PROTOCOLS[0]).lower()
+    if spoken == "grpc":
+        url, secure = _grpc_target(url, value("INSECURE"))
+    else:
+        if not own:
+            url = f"{url.rstrip('/')}/v1/{signal}"
+        secure = url.lower().startswith("https:")
+    certificate, client_certificate, client_key = map(value, ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"))
+    compression = (value("COMPRESSION") or "none").lower()
+    known, faulty = parse_headers(value("HEADERS") or "")
+    found = Endpoint(
+        signal=signal,
+        url=url,
+        protocol=spoken,
+        headers={**known, **{name.lower(): text for name, text in headers.items()}},
+        timeout=_seconds(value("TIMEOUT")),
+        compression=compression if compression in ("gzip", "deflate") else "none",
+        certificate=certificate,
+        client_certificate=client_certificate,
+        client_key=client_key,
+        secure=secure,
+    )
+    problem = _problem(found, faulty)
+    return found if problem is None else Endpoint(signal, url, spoken, problem=problem)
+
+
+def _grpc_target(url: str, insecure: str | None) -> tuple[str, bool]:
+    """The scheme decides on TLS; without one ``OTEL_EXPORTER_OTLP_INSECURE`` does, and TLS is the default."""
+    if "://" not in url:
+        plain = (insecure or "").lower() == "true"
+        return f"{'http' if plain else 'https'}://{url}", not plain
+    return url, url.lower().startswith("https:")
+
+
+def _problem(endpoint: Endpoint, faulty_headers: list[str]) -> str | None:
+    if endpoint.protocol not in PROTOCOLS:
+        return f"the protocol {endpoint.protocol!r} is not supported; use {' or '.join(PROTOCOLS)}"
+    parts = urlsplit(endpoint.url)
+    try:
+        _ = parts.port
+    except ValueError:
+        return f"the endpoint {endpoint.place!r} has no valid port"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return f"the endpoint {endpoint.place!r} is no URL; give one like http://localhost:4318"
+    if faulty_headers:
+        return f"a header is not of the form name=value: {', '.join(faulty_headers)}"
+    for what in ("certificate", "client_certificate", "client_key"):
+        path = getattr(endpoint, what)
+        if path is not None and not os.access(path, os.R_OK):
+            return f"the {what.replace('_', ' ')} file {path} cannot be read"
+    return None
+
+
+def parse_headers(text: str) -> tuple[dict[str, str], list[str]]:
+    """``name=value,name=value``, URL-encoded or not -> headers, and the names of those that are none.
+
+    Example:
+        >>> parse_headers("Authorization=Bearer%20abc,nonsense")
+        ({'authorization': 'Bearer abc'}, ['nonsense'])
+    """
+    from opentelemetry.util.re import parse_env_headers
+
+    known: dict[str, str] = {}
+    faulty = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, _ = part.partition("=")
+        parsed = dict(parse_env_headers(part, liberal=True)) if equals else {}
+        known.update(parsed)
+        if not parsed:
+            faulty.append(name.strip()[:40])  # the name only: a value may be a credential
+    return known, faulty
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return DEFAULT_TIMEOUT
+    return seconds if math.isfinite(seconds) and seconds > 0 else DEFAULT_TIMEOUT
