@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -197,9 +199,7 @@ def watch_tree(root: str, where: dict[str, Endpoint]) -> None:
     Raises:
         CannotAnswer: if there is no such directory.
     """
-    import os
-
-    if not os.path.isdir(root):
+    if not Path(root).is_dir():
         raise CannotAnswer(f"{root} is no directory")
 
     def shipped(job: Job, report: Report) -> None:

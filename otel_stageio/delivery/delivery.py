@@ -78,11 +78,13 @@ class Report:
     Attributes:
         busy: another process is delivering this job.
         trouble: signal -> why it goes no further.
+        done: signals of which everything was dealt with.
     """
 
     accepted: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     trouble: dict[str, tuple[Endpoint, Outcome]] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
     requests: int = 0
     busy: bool = False
 
@@ -123,15 +125,12 @@ class Delivery:
     def _left(self) -> float:
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()
 
-    def deliver(
-        self, outbox: Outbox, *, since: float | None = None, again: bool = False, signals: frozenset[str] | None = None
-    ) -> Report:
+    def deliver(self, outbox: Outbox, *, since: float | None = None, again: bool = False) -> Report:
         """Send what a job has pending, until nothing is, or nothing goes any more.
 
         Args:
             since: only journals written to since then (seconds since 1970).
             again: from their beginning, whatever was accepted before.
-            signals: only these.
         """
         report = Report()
         with outbox.locked() as mine:
@@ -140,12 +139,13 @@ class Delivery:
                 return report
             if again:
                 outbox.rewind([j for j in outbox.journals() if since is None or j.modified >= since])
+            # Asked once: a pause that ends in the middle of a round must not leave out half of a signal's journals.
+            report.done = {signal for signal, breaker in self.breakers.items() if not breaker.seconds}
             for journal in self._in_turn(outbox):
                 if self.out_of_time:
+                    report.done.clear()
                     break
-                if journal.signal not in self.endpoints or (signals is not None and journal.signal not in signals):
-                    continue
-                if (since is None or journal.modified >= since) and not self.breakers[journal.signal].seconds:
+                if journal.signal in report.done and (since is None or journal.modified >= since):
                     self._deliver_journal(outbox, journal, report, again)
         return report
 
@@ -178,6 +178,7 @@ class Delivery:
             nobody_there = outcome.unreachable and other.address == endpoint.address
             if signal == journal.signal or nobody_there:
                 self.breakers[signal].failed(outcome)
+                report.done.discard(signal)
         if outbox.trouble(journal.signal, endpoint, outcome) and self._on_trouble is not None:
             self._on_trouble(outbox.job, journal.signal, endpoint, outcome)
 

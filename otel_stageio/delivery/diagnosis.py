@@ -110,9 +110,7 @@ def _tls_advice(error: Exception, endpoint: Endpoint) -> str:
             return "renew the receiver's certificate, or check this machine's clock"
         if "mismatch" in words or "not valid for" in words:
             return "use the name that the certificate was made for"
-        return (
-            "set OTEL_EXPORTER_OTLP_CERTIFICATE to the PEM file of the authority that signed the receiver's certificate"
-        )
+        return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the PEM file of the authority that the receiver is signed by"
     if "wrong version" in words or "record layer" in words:
         return f"nobody speaks TLS there: use {endpoint.place.replace('https://', 'http://')}"
     if "certificate required" in words or "handshake failure" in words or "bad certificate" in words:

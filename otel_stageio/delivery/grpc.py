@@ -23,6 +23,8 @@ _CODE = grpc.StatusCode
 #: The receiver, or the way to it, is wrong; no other data would fare better.
 _MISCONFIGURED = frozenset({_CODE.UNAUTHENTICATED, _CODE.PERMISSION_DENIED, _CODE.UNIMPLEMENTED, _CODE.NOT_FOUND})
 _REFUSED = frozenset({_CODE.INVALID_ARGUMENT, _CODE.FAILED_PRECONDITION})
+#: How the channel itself says UNAVAILABLE; a receiver that says so is there.
+_NOBODY_THERE = ("failed to connect", "DNS resolution failed", "Connection reset", "Socket closed", "onnection refused")
 _RETRY_INFO = "google.rpc.retryinfo-bin"
 
 
@@ -114,7 +116,8 @@ def _outcome(error: Any) -> Outcome:
         return Outcome(Kind.REFUSED, reason)
     if code is _CODE.RESOURCE_EXHAUSTED and retry_after is None and "larger than max" in details:
         return Outcome(Kind.TOO_LARGE, reason)
-    unreachable = code in (_CODE.UNAVAILABLE, _CODE.DEADLINE_EXCEEDED) and retry_after is None
+    nobody = code is _CODE.UNAVAILABLE and any(words in details for words in _NOBODY_THERE)
+    unreachable = nobody or code is _CODE.DEADLINE_EXCEEDED
     return Outcome(Kind.LATER, reason, retry_after=retry_after, unreachable=unreachable)
 
 

@@ -52,19 +52,15 @@ def push(
             recover(job.root)
     outbox = Outbox(job)
     total = Report()
-    signals = frozenset(delivery.endpoints)
     progress = time.monotonic()
     while True:
-        report = delivery.deliver(outbox, since=since, again=again, signals=signals)
+        report = delivery.deliver(outbox, since=since, again=again)
         again = again and report.busy
         _add(total, report)
         if any(report.accepted.values()):
             progress = time.monotonic()
-        waiting = {s: delivery.breakers[s] for s in signals if s in report.trouble and _worth_waiting(report, s)}
-        signals = frozenset(waiting)
-        pause = 0.2 if report.busy else min((each.seconds for each in waiting.values()), default=-1.0)
-        if report.busy:
-            signals = frozenset(delivery.endpoints)
+        pauses = [delivery.breakers[signal].seconds for signal in total.trouble if _worth_waiting(total, signal)]
+        pause = 0.2 if report.busy else min(pauses, default=-1.0)
         if pause < 0 or delivery.out_of_time or time.monotonic() + pause - progress > PATIENCE or stop.wait(pause):
             break
     return Shipment(total, count_pending(outbox, delivery, since))
@@ -83,6 +79,8 @@ def _add(total: Report, report: Report) -> None:
         total.refused[signal] = total.refused.get(signal, 0) + number
     total.requests += report.requests
     total.trouble.update(report.trouble)
+    for signal in report.done:
+        total.trouble.pop(signal, None)
     total.busy = report.busy
 
 
