@@ -46,6 +46,7 @@ class Spool:
         self._capture = capture
         self._spans = AppendFile(job.journal(stage, attempt, "spans"), durable=durable)
         self._batch: list[str] = []
+        self._batch_records = BATCH_RECORDS
         self._batch_bytes = 0
         self._batch_since = 0
         self._limit = limit
@@ -88,7 +89,7 @@ class Spool:
         self._batch.append(record)
         self._batch_bytes += len(record)
         if (
-            len(self._batch) >= BATCH_RECORDS
+            len(self._batch) >= self._batch_records
             or self._batch_bytes >= BATCH_BYTES
             or time_ns - self._batch_since >= BATCH_NS
         ):
@@ -118,8 +119,12 @@ class Spool:
         return self._spans.write(envelope.line(encoded))
 
     def abandon(self) -> None:
-        """In a forked child: drop the parent's unwritten batch (the parent writes it) and the shared descriptors."""
+        """In a forked child: drop the parent's unwritten batch (the parent writes it) and the shared descriptors.
+
+        A worker of ``multiprocessing`` ends with ``os._exit``, so what it says is written at once.
+        """
         self._clear()
+        self._batch_records = 1
         self._journal.abandon()
         self._spans.abandon()
 
