@@ -54,6 +54,42 @@ def needs(component: str) -> Any:
     return found
 
 
+@pytest.fixture(scope="session")
+def binaries() -> Any:
+    """The real collector and Jaeger are in the build cache; ``make test`` builds them where Go is."""
+    from collector.build.build import BINARIES
+
+    missing = [name for name, binary in BINARIES.items() if not binary.path.exists()]
+    if missing:
+        reason = f"not built: {', '.join(missing)} (make binaries, which needs Go)"
+        if IN_CI:
+            pytest.fail(f"{reason}; CI is to have everything", pytrace=False)
+        pytest.skip(reason)
+    return BINARIES
+
+
+@pytest.fixture(scope="session")
+def jaeger(binaries: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The real Jaeger with badger."""
+    from stack import Jaeger
+
+    server = Jaeger(tmp_path_factory.mktemp("jaeger"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def collector(jaeger: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The real collector with the development configuration, in front of that Jaeger."""
+    from stack import Collector
+
+    server = Collector(tmp_path_factory.mktemp("collector"), jaeger.otlp_grpc)
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(autouse=True)
 def fresh(strict: None) -> Iterator[None]:
     """A process as a test expects to find it: environment, context, root logger, and no stage left open."""
@@ -89,3 +125,27 @@ def as_in_production(strict: None) -> Iterator[None]:
     runtime.strict = False
     yield
     runtime.strict = True
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``ca``, and ``server`` and ``client`` signed by it, and a ``stranger``: each ``.pem`` and ``.key``."""
+    import subprocess
+
+    needs("openssl")
+    place = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=place, check=True, capture_output=True)
+
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    authority = ("-addext", "basicConstraints=critical,CA:TRUE")
+    openssl(*new, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem", *authority)
+    openssl(*new, "-subj", "/CN=stranger", "-keyout", "stranger.key", "-out", "stranger.pem", *authority)
+    for name, use in (("server", "serverAuth"), ("client", "clientAuth")):
+        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+                "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
+        (place / "ext").write_text(f"subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={use}\n")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", "2", "-extfile", "ext", "-out", f"{name}.pem")  # fmt: skip
+    return place
