@@ -31,8 +31,8 @@ TERMINATED = 128 + signal.SIGTERM
 open_stages: list[StageIO] = []
 #: Stages that were opened for their logger alone (``compat.logger``): (job root, stage) -> the stage.
 logger_only: dict[tuple[str, str], StageIO] = {}
-#: Implicit runs that this process opened: run id -> its job and the process that opened it.
-_opened_runs: dict[str, tuple[Job, int]] = {}
+#: Implicit runs that this process opened, and their jobs.
+_opened_runs: dict[str, Job] = {}
 
 _installed = False
 _previous_handler: Any = None
@@ -50,8 +50,9 @@ def opened(stage: StageIO) -> None:
     open_stages.append(stage)
     recorder = stage._recorder
     if recorder.opened_run:
-        _opened_runs[recorder.run.run_id] = (recorder.job, os.getpid())
-    _deliver(recorder.job)
+        _opened_runs[recorder.run.run_id] = recorder.job
+    if recorder.job is not None:
+        _deliver(recorder.job)
     _install_sigterm()
 
 
@@ -92,10 +93,12 @@ def _at_exit() -> None:
         except Exception:
             runtime.internal_error("exit")
     pid = os.getpid()
-    for run_id, (job, opener) in _opened_runs.items():
+    for run_id, job in _opened_runs.items():
         try:
-            # A process that ran one stage of a job cannot know that it was the last; see runs.close.
-            if opener == pid and len((runs.find(runs.load(job), run_id) or {}).get("stages", ())) > 1:
+            # Who opened a run, and ran or started all of its several stages, knows that it is over. Among strangers,
+            # or after one stage, nobody knows: the next run, ``recover`` or ``push`` finds it idle.
+            stages = (runs.find(runs.load(job), run_id) or {}).get("stages", ())
+            if len(stages) > 1 and all(pid in (item.get("pid"), item.get("parent_pid")) for item in stages):
                 runs.close(job, run_id)
         except Exception:
             runtime.internal_error("exit")

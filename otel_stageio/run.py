@@ -201,7 +201,8 @@ def enter(job: Job, stage: str, handed: str | None, outside: SpanContext | None,
                 attempt += 1
         share_life(journal)
         counters[stage] = attempt
-        _stages_of(content, chosen["run_id"]).append({"stage": stage, "attempt": attempt})
+        entry = {"stage": stage, "attempt": attempt, "pid": os.getpid(), "parent_pid": os.getppid()}
+        _stages_of(content, chosen["run_id"]).append(entry)
         return Entry(Run(dict(chosen)), attempt, journal, opened, alive)
 
 

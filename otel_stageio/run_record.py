@@ -21,6 +21,8 @@ class StageEntry(Open):
 
     stage: str
     attempt: int
+    pid: int = Field(0, description="The process that opened it.")
+    parent_pid: int = Field(0, description="The process that started that one.")
 
 
 class Reference(Open):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class SilentRecorder(Voice):
     joined = False
     opened_run = False
+    job = None
     trace_id = span_id = 0
     elapsed_ns = 0
     span = trace.INVALID_SPAN

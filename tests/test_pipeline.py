@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from stack import wait_until
 
 from otel_stageio import Manifest, Pipeline, RunRecord, StageFailed, StageIO, recover
+from otel_stageio.sinks.files import AppendFile
 from otel_stageio.testing import FixedClock, Records, fixed
 
 PYTHON = sys.executable
@@ -458,6 +461,39 @@ def test_eight_processes_starting_together_share_one_run_and_one_pipeline_log(re
     run = RunRecord.load(records.job)
     assert (run.attempt, len(run.stages)) == (1, 8)
     assert {span["traceId"] for span in records.spans()} == {run.trace_id}
+
+
+def test_a_run_among_strangers_stays_open_for_the_ones_that_start_late(records: Records) -> None:
+    code = (
+        "import os, sys\nfrom otel_stageio import StageIO\nwith StageIO(sys.argv[1], os.environ['JOB']):\n    input()"
+    )
+
+    def start(stage: str) -> subprocess.Popen[str]:
+        env = {**os.environ, "JOB": str(records.job)}
+        process = subprocess.Popen([PYTHON, "-c", code, stage], env=env, stdin=subprocess.PIPE, text=True)
+        wait_until(lambda: bool(list((records.job / ".stageio" / "spool").glob(f"{stage}.*.logs.jsonl"))))
+        return process
+
+    first, second = start("vad"), start("demux")
+    for process in (second, first):  # the one that opened the run is the last of those that are there
+        process.communicate("\n", timeout=60)
+    start("asr").communicate("\n", timeout=60)
+    run = RunRecord.load(records.job)
+    assert (run.attempt, [entry.stage for entry in run.stages]) == (1, ["vad", "demux", "asr"])
+
+
+def test_a_file_whose_last_line_is_being_written_is_not_torn(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.log"
+    record = b"x" * (1 << 20) + b"\n"
+    writer = AppendFile(path)
+    thread = threading.Thread(target=lambda: [writer.write(record) for _ in range(200)])
+    thread.start()
+    while thread.is_alive():
+        AppendFile(path).close()
+        late = AppendFile(path)
+        late.write(b"y\n")
+        late.close()
+    assert set(path.read_bytes().split(b"\n")[:-1]) == {record[:-1], b"y"}
 
 
 def test_an_applications_span_around_a_pipeline_is_its_parent(records: Records) -> None:

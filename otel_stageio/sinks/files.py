@@ -88,15 +88,24 @@ class AppendFile:
 
 
 def _ends_torn(path: Path, fd: int) -> bool:
+    """Whether the file ends in half a line that nobody is about to complete."""
     try:
-        size = os.fstat(fd).st_size
-        if not size:
-            return False
         with open(path, "rb") as file:
-            file.seek(size - 1)
-            return file.read(1) not in (b"\n", b"")
+            for _ in range(100):
+                size = os.fstat(fd).st_size
+                if not size:
+                    return False
+                file.seek(size - 1)
+                if file.read(1) in (b"\n", b""):
+                    return False
+                # A reader can see another process's write half done. An empty write waits for the file's own lock:
+                # who was in the middle has finished after it, and the file has grown.
+                os.write(fd, b"")
+                if os.fstat(fd).st_size == size:
+                    return True
     except OSError:
-        return False
+        pass
+    return False
 
 
 def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = False) -> None:
