@@ -8,6 +8,7 @@ LOCK   := requirements/dev.txt
 PYTEST_ARGS ?=
 DEMO_ARGS   ?=
 BENCH_ARGS  ?=
+COMPOSE     ?= docker compose
 # `make lock` keeps the pins that still fit; `make lock UPGRADE=1` takes the newest of everything.
 UPGRADE     ?=
 
@@ -16,10 +17,10 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types bench lock dist clean
+.PHONY: help setup demo test binaries stack stack-native lint format types bench lock dist clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.ready  ## make .venv with everything pinned in requirements/dev.txt, and this package in it
 
@@ -41,8 +42,20 @@ $(VENV)/.ready: pyproject.toml $(LOCK) | $(VENV)/bin/python
 demo: setup  ## run the subtitle pipeline on real speech; it says where to look
 	@$(PY) -m examples.subtitles $(DEMO_ARGS)
 
-test: setup  ## run the tests (PYTEST_ARGS="-k name -x")
+test: setup binaries  ## run the tests (PYTEST_ARGS="-k name -x")
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+# The real collector, Jaeger and a compose parser, built once into a cache outside the tree. Where they cannot be built,
+# the tests that need them skip and say why; in CI (STAGEIO_CI=1) that is a failure.
+binaries: setup  ## build the collector and Jaeger that tests and stack-native run (needs Go, once)
+	@$(PY) -m collector.build.build || [ "$$STAGEIO_CI" != 1 ]
+
+stack:  ## collector, Jaeger, Prometheus, Loki and Grafana in containers
+	@$(COMPOSE) -f docker-compose.otel.yml up --detach
+	@echo "export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318    # Grafana: http://localhost:3000"
+
+stack-native: binaries  ## collector and Jaeger without containers, with the same configuration
+	@$(PY) -m collector.native
 
 lint: setup  ## ruff: rules and formatting
 	@$(PY) -m ruff check .

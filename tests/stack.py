@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -14,12 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from collector.build.build import BINARIES
-
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "collector" / "config"
-DEV = (CONFIG / "dev.yaml", CONFIG / "dev-native.yaml")
-LIMIT = 60.0
+from collector.native import COLLECTOR, JAEGER, LIMIT, Server
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = LIMIT, what: str = "it") -> Any:
@@ -59,62 +52,16 @@ def get(url: str) -> tuple[int, bytes]:
         return 0, b""
 
 
-class Server:
-    """One of the two: ``start``, ``stop`` (SIGTERM), ``kill`` (SIGKILL), and ``start`` again on the same ports."""
-
-    name: str
-
-    def __init__(self, directory: Path, configs: tuple[Path, ...], env: dict[str, str], health: str) -> None:
-        self.directory = directory
-        self.log = directory / f"{self.name}.log"
-        self._configs = configs
-        self._env = env
-        self._health = health
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        command = [str(BINARIES[self.name].path), *(f"--config={path}" for path in self._configs)]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, env={**_plain(), **self._env}, stdout=log, stderr=log)
-        wait_until(self._ready, what=f"{self.name}'s start")
-
-    def _ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"{self.name} ended:\n{self.log.read_text()[-3000:]}"
-        return get(self._health)[0] == 200
-
-    def stop(self) -> int:
-        """Returns the exit code."""
-        if self._process is None:
-            return 0
-        self._process.terminate()
-        code = self._process.wait(LIMIT)
-        self._process = None
-        return code
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(LIMIT)
-        self._process = None
-
-
-def _plain() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-
-
 class Jaeger(Server):
-    name = "jaeger"
-
     def __init__(self, directory: Path) -> None:
         health, query, query_grpc, grpc, http = free_ports(5)
         self.query = f"http://127.0.0.1:{query}"
         self.otlp_http = f"http://127.0.0.1:{http}"
         self.otlp_grpc = f"127.0.0.1:{grpc}"
         super().__init__(
-            directory,
-            (ROOT / "collector" / "jaeger" / "config.yaml",),
+            "jaeger",
+            directory / "jaeger.log",
+            JAEGER,
             {
                 "JAEGER_HEALTH_PORT": str(health),
                 "JAEGER_QUERY_PORT": str(query),
@@ -145,13 +92,11 @@ class Jaeger(Server):
 class Collector(Server):
     """Args: ``jaeger`` is where its traces go, ``configs`` the files it is started with, ``env`` what they read."""
 
-    name = "otelcol"
-
     def __init__(
         self,
         directory: Path,
         jaeger: str,
-        configs: tuple[Path, ...] = DEV,
+        configs: tuple[Path, ...] = COLLECTOR,
         env: dict[str, str] | None = None,
     ) -> None:
         grpc, http, health, own, spans = free_ports(5)
@@ -161,7 +106,8 @@ class Collector(Server):
         self.span_metrics = f"http://127.0.0.1:{spans}/metrics"
         self.logs = directory / "logs.jsonl"
         super().__init__(
-            directory,
+            "otelcol",
+            directory / "otelcol.log",
             configs,
             {
                 "OTLP_GRPC_PORT": str(grpc),

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from helpers import LIMIT, cli, environment, run_python, start_python, write_script
-from stack import DEV, Collector, Jaeger, wait_until
+from stack import Collector, Jaeger, wait_until
 
+from collector.native import COLLECTOR
 from otel_stageio import StageIO
 from otel_stageio.delivery.delivery import Delivery
 from otel_stageio.delivery.settings import Endpoint, endpoints
@@ -269,7 +270,7 @@ def test_a_bearer_token(jaeger: Jaeger, tmp_path: Path, job: Job, protocol: str)
     overlay.write_text(TOKENS)
     with StageIO("asr", job.root):
         pass
-    server = Collector(tmp_path / "collector", jaeger.otlp_grpc, (*DEV, overlay), {"TOKENS": str(tokens)})
+    server = Collector(tmp_path / "collector", jaeger.otlp_grpc, (*COLLECTOR, overlay), {"TOKENS": str(tokens)})
     server.start()
     try:
         url = server.grpc if protocol == "grpc" else server.http
@@ -292,7 +293,7 @@ def test_mutual_tls(jaeger: Jaeger, tmp_path: Path, job: Job, protocol: str, cer
     overlay.write_text(MUTUAL_TLS)
     with StageIO("asr", job.root):
         pass
-    server = Collector(tmp_path / "collector", jaeger.otlp_grpc, (*DEV, overlay), {"TLS": str(certificates)})
+    server = Collector(tmp_path / "collector", jaeger.otlp_grpc, (*COLLECTOR, overlay), {"TLS": str(certificates)})
     server.start()
     try:
         url = (server.grpc if protocol == "grpc" else server.http).replace("http://127.0.0.1", "https://localhost")
