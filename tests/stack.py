@@ -130,7 +130,8 @@ class Collector(Server):
             return []
         return [
             record
-            for line in self.logs.read_text(encoding="utf-8").splitlines()
+            for line in self.logs.read_text(encoding="utf-8").splitlines(keepends=True)
+            if line.endswith("\n")  # the last one may be half written
             for resource in json.loads(line).get("resourceLogs", ())
             for scope in resource["scopeLogs"]
             for record in scope["logRecords"]

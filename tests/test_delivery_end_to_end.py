@@ -106,14 +106,17 @@ def test_the_demo_in_jaeger_is_the_demo_in_the_spool(collector: Collector, jaege
     assert int(root["endTimeUnixNano"]) >= max(int(span["endTimeUnixNano"]) for span in stages)
     names = Counter(event["name"] for span in stages for event in span.get("events", ()))
     assert names["stageio.artifact"] >= 5
-    bodies = {record["body"].get("stringValue") for record in collector.log_records() if record.get("body")}
     logged = {
         record["body"]["stringValue"]
         for path in job.spool.glob("*.logs.jsonl")
         for _, record in decode.log_records(decode.Lines(path))
         if "body" in record
     }
-    assert logged <= bodies
+
+    def arrived() -> bool:  # the file exporter writes a little after the receiver has accepted
+        return logged <= {record["body"].get("stringValue") for record in collector.log_records() if "body" in record}
+
+    wait_until(arrived, what="the arrival of the log records")
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
