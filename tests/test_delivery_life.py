@@ -404,33 +404,6 @@ def test_a_pipeline_that_is_killed_loses_nothing(tmp_path: Path, job: Job) -> No
         assert names["step"] >= 1000
 
 
-# -- an instrumented HTTP client -------------------------------------------------------------------------------------
-
-
-def test_our_own_requests_make_no_spans_where_the_http_client_is_instrumented(tmp_path: Path, job: Job) -> None:
-    pytest.importorskip("opentelemetry.instrumentation.requests")
-    script = write_script(
-        tmp_path / "stage.py",
-        """
-        import sys
-        from opentelemetry.instrumentation.requests import RequestsInstrumentor
-        from otel_stageio import StageIO
-
-        RequestsInstrumentor().instrument()
-        with StageIO("asr", sys.argv[1]) as io:
-            with io.span("early"):
-                pass
-            sys.stdin.readline()
-        """,
-    )
-    with Receiver() as receiver:
-        process = start_python(script, job.root, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, PYTHONWARNINGS="ignore")
-        wait_for(lambda: any(span.name == "early" for span in receiver.spans))
-        process.communicate("\n", timeout=LIMIT)
-        push_rest(job, receiver.url)
-        assert {span.name for span in receiver.spans} - {"early", "asr"} == {"RUN job"}
-
-
 def test_no_descriptor_stays_open(job: Job) -> None:
     from otel_stageio import StageIO
 
