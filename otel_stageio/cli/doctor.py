@@ -33,20 +33,50 @@ def _document(finding: Finding) -> dict[str, object]:
 
 
 def _show(findings: list[Finding]) -> None:
-    terminal = Terminal()
+    """By server, since most of what can be wrong is wrong for all signals alike."""
+    servers: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        endpoint = finding.endpoint
-        terminal.line(
-            Text.assemble(
-                terminal.glyph("success" if finding.good else "failed"),
-                " ",
-                (f"{endpoint.signal:<8}", "bold"),
-                one_line(endpoint.place),
-                (f"  {one_line(endpoint.protocol)}", "dim"),
+        servers.setdefault((finding.endpoint.server, finding.endpoint.protocol), []).append(finding)
+    terminal = Terminal()
+    for (server, protocol), group in servers.items():
+        good = all(finding.good for finding in group)
+        glyph = terminal.glyph("success" if good else "failed")
+        terminal.line(Text.assemble(glyph, " ", (one_line(server), "bold"), (f"  {one_line(protocol)}", "dim")))
+        common = _common([finding.steps for finding in group])
+        alike = all(len(finding.steps) == common and finding.advice == group[0].advice for finding in group)
+        _steps(terminal, group[0].steps[:common], "  ", fails=alike and not good)
+        if alike:
+            _advise(terminal, group[0].advice, "  ")
+            continue
+        for finding in group:
+            terminal.line(
+                Text.assemble(
+                    "  ",
+                    terminal.glyph("success" if finding.good else "failed"),
+                    " ",
+                    (f"{finding.endpoint.signal:<8} ", "bold"),
+                    one_line(finding.endpoint.path),
+                )
             )
-        )
-        for number, step in enumerate(finding.steps, 1):
-            failed = not finding.good and number == len(finding.steps)
-            terminal.line("    ", (one_line(step), "red" if failed else "dim"))
-        if finding.advice:
-            terminal.line("    ", (f"→ {finding.advice}" if terminal.unicode else f"-> {finding.advice}", "bold"))
+            _steps(terminal, finding.steps[common:], "    ", fails=not finding.good)
+            _advise(terminal, finding.advice, "    ")
+
+
+def _common(lists: list[list[str]]) -> int:
+    """How many steps at the beginning are the same for all."""
+    number = 0
+    for steps in zip(*lists, strict=False):
+        if len(set(steps)) > 1:
+            break
+        number += 1
+    return number
+
+
+def _steps(terminal: Terminal, steps: list[str], indent: str, *, fails: bool) -> None:
+    for number, step in enumerate(steps, 1):
+        terminal.line(indent, (one_line(step), "red" if fails and number == len(steps) else "dim"))
+
+
+def _advise(terminal: Terminal, advice: str, indent: str) -> None:
+    if advice:
+        terminal.line(indent, (f"{'→' if terminal.unicode else '->'} {one_line(advice)}", "bold"))

@@ -54,7 +54,8 @@ def diagnose(endpoint: Endpoint) -> Finding:
             return found.fails(
                 f"the name {host} is not known here ({error.strerror})", "check the spelling, and the machine's DNS"
             )
-        found.steps.append(f"{host} is {', '.join(sorted(addresses))}")
+        if addresses != {host}:
+            found.steps.append(f"{host} is {', '.join(sorted(addresses))}")
         refused = _connect(found, host, port)
         if refused is not None:
             return refused
@@ -112,7 +113,7 @@ def _tls_advice(error: Exception, endpoint: Endpoint) -> str:
             return "use the name that the certificate was made for"
         return "set OTEL_EXPORTER_OTLP_CERTIFICATE to the PEM file of the authority that the receiver is signed by"
     if "wrong version" in words or "record layer" in words:
-        return f"nobody speaks TLS there: use {endpoint.place.replace('https://', 'http://')}"
+        return f"nobody speaks TLS there: use {endpoint.server.replace('https://', 'http://')}"
     if "certificate required" in words or "handshake failure" in words or "bad certificate" in words:
         return "the receiver wants a client certificate: set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _CLIENT_KEY"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
@@ -139,7 +140,7 @@ def _ask(found: Finding) -> Finding:
         asked.close()
     if outcome.kind is Kind.ACCEPTED:
         found.good = True
-        found.steps.append(f"accepts {endpoint.signal} ({(time.monotonic() - began) * 1000:.0f} ms)")
+        found.steps.append(f"accepts {endpoint.signal}, in {(time.monotonic() - began) * 1000:.0f} ms")
         return found
     return found.fails(outcome.reason, _advice(endpoint, outcome))
 
@@ -153,7 +154,7 @@ def _advice(endpoint: Endpoint, outcome: Outcome) -> str:
     if reason.startswith(("403", "permission_denied")):
         return "the credentials are known, but not allowed to write here"
     if "http request to an https server" in reason:
-        return f"that port speaks TLS: use {endpoint.place.replace('http://', 'https://')}"
+        return f"that port speaks TLS: use {endpoint.server.replace('http://', 'https://')}"
     if reason.startswith(("404", "405", "unimplemented")):
         if endpoint.signal != "traces":
             return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from http.client import BadStatusLine
 
 
 class Kind(Enum):
@@ -53,6 +54,8 @@ def innermost(error: BaseException) -> str:
             break
         error = below
         seen.add(id(error))
+    if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
+        return "what answers there speaks no HTTP"  # a gRPC port, for example; its bytes say nothing to anybody
     if isinstance(error, OSError) and error.strerror:
         return one_line(error.strerror)
     return one_line(str(error).rpartition(">: ")[2] or type(error).__name__)

@@ -65,6 +65,16 @@ class Endpoint:
         parts = urlsplit(self.url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
+    @property
+    def server(self) -> str:
+        """:attr:`place` without its path, e.g. ``http://localhost:4318``."""
+        return urlsplit(self.place)._replace(path="", query="", fragment="").geturl()
+
+    @property
+    def path(self) -> str:
+        """What the signals of one server differ in, e.g. ``/v1/traces``; empty for gRPC."""
+        return "" if self.protocol == "grpc" else urlsplit(self.place).path
+
 
 def endpoints(
     environment: Mapping[str, str] | None = None,
