@@ -45,6 +45,7 @@ class Received:
     message: Any
     headers: dict[str, str]
     size: int
+    path: str = ""
     accepted: bool = False
 
     @property
@@ -211,7 +212,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
                 return
             message = REQUESTS[signal].FromString(plain)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = receiver.decide(Received(signal, message, headers, len(plain)))
+            answer = receiver.decide(Received(signal, message, headers, len(plain), self.path))
             if answer.hang:
                 return
             if answer.status == 200 and not answer.html:

@@ -170,8 +170,6 @@ def _setter(field: FieldDescriptor) -> _Setter:
         full = kind.full_name
         if full == KeyValue.DESCRIPTOR.full_name:
             return lambda message, item: _key_values(getattr(message, name), item)
-        if full == AnyValue.DESCRIPTOR.full_name and not field.is_repeated:
-            return lambda message, item: _any_value(getattr(message, name), item)
         one = _any_value if full == AnyValue.DESCRIPTOR.full_name else _fill
 
         def add_messages(message: Any, items: Any) -> None:
@@ -214,7 +212,8 @@ def _key_values(pairs: Any, items: list[dict[str, Any]]) -> None:
         pair = pairs.add()
         pair.key = cut(key, LONGEST_KEY)
         value = item.get("value")
-        if value:
+        if value is not None:
+            pair.value.SetInParent()  # a value that is empty is another thing than none
             _any_value(pair.value, value)
             # Jaeger indexes the JSON text of a list or map like any string.
             if pair.value.WhichOneof("value") in _COMPOSITE and pair.value.ByteSize() > LONGEST_STRING // 2:
