@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -188,11 +189,10 @@ def parse_headers(text: str) -> tuple[dict[str, str], list[str]]:
     known: dict[str, str] = {}
     faulty = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, _ = part.partition("=")
-        parsed = dict(parse_env_headers(part, liberal=True)) if equals else {}
+        parsed = dict(parse_env_headers(part, liberal=True)) if "=" in part else {}
         known.update(parsed)
         if not parsed:
-            faulty.append(name.strip()[:40])  # the name only: a value may be a credential
+            faulty.append(re.split(r"[=:\s]", part)[0][:40])  # the name only: a value may be a credential
     return known, faulty
 
 
