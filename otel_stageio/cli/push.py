@@ -44,10 +44,10 @@ def where_to(endpoint: str | None, protocol: str | None, headers: Sequence[str])
     """
     given = {}
     for header in headers:
-        name, separator, value = header.partition("=") if "=" in header else header.partition(":")
-        if not separator or not name.strip():
+        parts = re.fullmatch(r"\s*([^=:\s]+)\s*[=:](.*)", header, re.DOTALL)
+        if parts is None:
             raise BadOption(f"a header is NAME=VALUE, not {header!r}")
-        given[name.strip()] = value.strip()
+        given[parts[1]] = parts[2].strip()
     found = endpoints(endpoint=endpoint, protocol=protocol, headers=given)
     if not found:
         raise BadOption("no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT, or give --endpoint http://localhost:4318")

@@ -16,6 +16,9 @@ _SECONDS = 5.0
 #: What every HTTP/2 client begins with, and an empty SETTINGS frame; a server answers with a frame of the same type.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _HTTP2_SETTINGS = 4
+_WANTS_CLIENT_CERTIFICATE = (
+    "the receiver seems to want a client certificate: set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _CLIENT_KEY"
+)
 
 
 @dataclass
@@ -115,7 +118,7 @@ def _tls_advice(error: Exception, endpoint: Endpoint) -> str:
     if "wrong version" in words or "record layer" in words:
         return f"nobody speaks TLS there: use {endpoint.server.replace('https://', 'http://')}"
     if "certificate required" in words or "handshake failure" in words or "bad certificate" in words:
-        return "the receiver wants a client certificate: set OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and _CLIENT_KEY"
+        return _WANTS_CLIENT_CERTIFICATE
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         return "the receiver hangs up during the TLS handshake: is it meant to speak TLS?"
     return "check OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE and _CLIENT_KEY"
@@ -167,6 +170,9 @@ def _advice(endpoint: Endpoint, outcome: Outcome) -> str:
             "no OTLP receiver at this path: OTEL_EXPORTER_OTLP_ENDPOINT is a base URL (/v1/traces is added), "
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT a whole one"
         )
+    if endpoint.secure and outcome.unreachable and not endpoint.client_certificate:
+        # With TLS 1.3 a client learns only after its handshake that its certificate is missed.
+        return _WANTS_CLIENT_CERTIFICATE
     if "redirected" in reason:
         return "use the address that it redirects to"
     if "web page" in reason:
