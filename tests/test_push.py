@@ -105,7 +105,6 @@ def test_several_jobs_have_a_line_each_and_a_sum(tmp_path: Path) -> None:
                 "sent": {"logs": 3, "spans": 2},
                 "refused": {},
                 "pending": {},
-                "requests": 2,
                 "trouble": {},
             }
             for path in jobs
