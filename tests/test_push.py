@@ -179,6 +179,38 @@ def test_sigterm_ends_a_push_after_the_request_under_way(tmp_path: Path) -> None
         assert len(receiver.span_ids) == 80
 
 
+# -- how far it got --------------------------------------------------------------------------------------------------
+
+
+def test_status_says_how_far_a_job_was_sent_and_why_no_further(job: Path) -> None:
+    assert "sent " not in ask("status", job, cwd=job).stdout  # nobody meant to
+    with Receiver(lambda request: OK if request.signal == "logs" else Answer(401)) as receiver:
+        ask("push", job, "--endpoint", receiver.url, cwd=job)
+    out = ask("status", job, cwd=job).stdout
+    assert re.search(r"sent   3 log records; \d\.\d KiB pending, see otel-stageio push\n", out)
+    assert re.search(rf"{receiver.url}/v1/traces: 401 Unauthorized, since \d{{4}}-", out)
+    with Receiver() as receiver:
+        ask("push", job, "--endpoint", receiver.url, cwd=job)
+    assert "sent   3 log records, 2 spans\n" in ask("status", job, cwd=job).stdout
+    assert json.loads(ask("show", job, "--json", cwd=job).stdout)["delivery"] == {
+        "accepted": {"logs": 3, "spans": 2}, "refused": {}, "pending_bytes": 0, "trouble": [],
+    }  # fmt: skip
+    assert ask("validate", job, cwd=job).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"accepted": 5, "refused": [], "trouble": {"spans": 7}, "offsets": "x"}',
+     '{"accepted": {"spans": "many", "x\\u001b[31m": 4}, "trouble": {"logs": {"reason": {"a": 1}, "place": 5}}}'],
+)  # fmt: skip
+def test_a_damaged_note_of_what_was_sent_is_no_trouble_to_readers(job: Path, content: str) -> None:
+    (job / ".stageio" / "spool" / ".ack").write_text(content)
+    for command in ("status", "show", "validate"):
+        done = ask(command, job, cwd=job)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\x1b" not in done.stdout
+
+
 # -- push --watch ----------------------------------------------------------------------------------------------------
 
 

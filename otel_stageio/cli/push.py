@@ -23,10 +23,10 @@ from ..delivery.settings import Endpoint, endpoints
 from ..delivery.shipper import Shipment, Watch, push
 from ..layout import Job
 from .reader import CannotAnswer, check_job
+from .sent import words
 from .terminal import Terminal, complain, document
 from .text import count, one_line
 
-_WORDS = {"spans": "span", "logs": "log record", "metrics": "metric"}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 #: Seconds that a watch takes to end its last request when it is told to stop.
 _LAST_SECONDS = 5.0
@@ -131,11 +131,6 @@ def _stopping(stop: threading.Event, delivery: Delivery | None = None) -> Iterat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def words(numbers: dict[str, int]) -> str:
-    """``{"spans": 2, "logs": 1}`` -> ``2 spans, 1 log record``."""
-    return ", ".join(count(number, _WORDS.get(name, name)) for name, number in numbers.items() if number)
 
 
 def _show(shipments: list[tuple[str, Shipment]], asked: int) -> None:

@@ -17,6 +17,7 @@ from ..runtime import runtime
 from .disk import Unreadable, entries, held
 from .original import Root, root_manifest
 from .runs import read_runs, run_view
+from .sent import read_delivery
 from .stages import read_stages
 from .text import count, one_line
 from .view import UNKNOWN, JobView, worst
@@ -109,6 +110,7 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
     stages = read_stages(job, record, root, stage_directories(job), steps=steps)
     view = JobView(path, job.root.name or path, "otel_stageio", UNKNOWN, stages=stages, problems=problems)
     view.logs = [f"logs/{entry.name}" for entry in entries(job.logs) if entry.name.endswith(".log")]
+    view.delivery = read_delivery(job)
     view.state = worst([stage.state for stage in stages])
     if record is not None:
         owned = held(job.owner_lock)

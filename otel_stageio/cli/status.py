@@ -47,6 +47,9 @@ def header(job: JobView, terminal: Terminal) -> None:
         rows.append(["trace", one_line(run.trace_id)])
     elif job.origin == "original":
         rows.append(["made by", "the original; it is only read"])
+    if job.delivery is not None:
+        sent = job.delivery.rows(running=job.state == "running")
+        rows += [["sent" if not number else "", line] for number, line in enumerate(sent)]
     terminal.columns([[Text(str(row[0]), "dim"), row[1]] for row in rows])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..manifest import Manifest, Progress, Record
 from ..semconv import GOOD_STATUSES
+from .sent import DeliveryView
 from .steps import Step
 from .text import strict
 
@@ -96,6 +97,7 @@ class JobView:
         origin: ``otel_stageio``, or ``original`` for one that the original wrote.
         pending: stages that were announced and have not begun.
         problems: what is wrong with its files, beyond the stages' own.
+        delivery: how far it was sent; None if it never was.
     """
 
     path: str
@@ -108,6 +110,7 @@ class JobView:
     pending: list[str] = dataclasses.field(default_factory=list)
     logs: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
+    delivery: DeliveryView | None = None
 
     def document(self, *, records: bool) -> dict[str, Any]:
         """For ``--json``."""
@@ -122,6 +125,7 @@ class JobView:
             "pending": self.pending,
             "logs": self.logs,
             "problems": self.problems,
+            "delivery": strict(self.delivery.document()) if self.delivery else None,
         }
 
 
