@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from helpers import LIMIT, environment, run_python, start_python, write_script
-from receiver import OK, Answer, GrpcReceiver, Received, Receiver, black_hole, free_port
+from receiver import OK, Answer, CountingReceiver, GrpcReceiver, Received, Receiver, black_hole, free_port
 
 from otel_stageio.delivery.delivery import Delivery
 from otel_stageio.delivery.settings import endpoints
@@ -402,6 +402,55 @@ def test_a_pipeline_that_is_killed_loses_nothing(tmp_path: Path, job: Job) -> No
         names = Counter(span.name for span in receiver.spans)
         assert names["asr"] == names["RUN demo"] == 1
         assert names["step"] >= 1000
+
+
+# -- a great deal ----------------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_thousand_lines_and_twenty_thousand_spans_of_eight_stages_arrive_once(
+    tmp_path: Path, job: Job
+) -> None:
+    stage = write_script(
+        tmp_path / "stage.py",
+        """
+        import sys
+        from otel_stageio import StageIO
+
+        with StageIO(sys.argv[2], sys.argv[1]) as io:
+            log = io.get_stage_logger("CRITICAL")
+            for number in range(2500):
+                with io.span("step", number=number):
+                    for line in range(5):
+                        log.info("line %d of step %d: %s", line, number, "words " * 10)
+        """,
+    )
+    owner = write_script(
+        tmp_path / "owner.py",
+        """
+        import resource, sys
+        from concurrent.futures import ThreadPoolExecutor
+        from otel_stageio import Pipeline
+
+        job, script = sys.argv[1:3]
+        with Pipeline("scale", job) as run, ThreadPoolExecutor(8) as pool:
+            names = [f"stage{number}" for number in range(8)]
+            list(pool.map(lambda name: run.command(name, [sys.executable, script, job, name]), names))
+        print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+        """,
+    )
+    with CountingReceiver() as receiver:
+        done = subprocess.run(
+            [sys.executable, str(owner), str(job.root), str(stage)],
+            env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url),
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert int(done.stdout.split()[-1]) < 150  # MiB, of the process that delivers
+        assert push_rest(job, receiver.url) == {}
+        assert receiver.names["step"] == 20_000
+        assert receiver.lines == spooled_logs(job) >= 100_000
+        assert set(receiver.ids.values()) == {1}
+        assert {span_id.hex() for span_id in receiver.ids} == spooled(job)
 
 
 def test_no_descriptor_stays_open(job: Job) -> None:

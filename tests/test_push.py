@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import LIMIT, cli, environment, run_command, start_python, write_script
-from receiver import OK, Answer, GrpcReceiver, Received, Receiver, free_port
+from receiver import OK, Answer, CountingReceiver, GrpcReceiver, Received, Receiver, free_port
 from stack import wait_until
 
 from otel_stageio import Pipeline, StageIO
@@ -340,19 +339,6 @@ def test_links_are_not_followed_and_a_root_that_is_no_directory_is_said(root: Pa
     assert "is no directory" in done.stderr
 
 
-class Counting(Receiver):
-    """Keeps numbers only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ids: Counter[bytes] = Counter()
-
-    def decide(self, received: Received) -> Answer:
-        with self.lock:
-            self.ids.update(span.span_id for span in received.spans)
-        return OK
-
-
 def test_memory_is_bounded_with_ten_thousand_jobs(root: Path, tmp_path: Path) -> None:
     """The first look delivers them all, the next ones keep nothing more."""
     line: dict[str, Any] = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "ab" * 16, "name": "step"}]}]}]}
@@ -375,7 +361,7 @@ def test_memory_is_bounded_with_ten_thousand_jobs(root: Path, tmp_path: Path) ->
             print(watch.jobs, psutil.Process().memory_info().rss >> 20, flush=True)
         """,
     )
-    with Counting() as receiver:
+    with CountingReceiver() as receiver:
         done = subprocess.run(
             [sys.executable, str(script), str(root)], env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url),
             capture_output=True, text=True, check=True, timeout=300,
