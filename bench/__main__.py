@@ -23,12 +23,20 @@ _OURS = ("OTEL_", "LOGFIRE_", "OUTPUT_DIR", "LOG_LEVEL", "DEBUG_MODE", "TRACEPAR
 
 def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
     from .artifacts import artifacts
+    from .delivery import delivery
     from .lines import lines
     from .spans import spans
     from .stages import stages
     from .startup import startup
 
-    return {"lines": lines, "spans": spans, "stages": stages, "artifacts": artifacts, "startup": startup}
+    return {
+        "lines": lines,
+        "spans": spans,
+        "stages": stages,
+        "artifacts": artifacts,
+        "startup": startup,
+        "delivery": delivery,
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,7 +24,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         _time(result.theirs),
         f"{result.ratio:.2f}",
         f"{low:.2f} - {high:.2f}",
-        "" if result.aim is None else f"<= {result.aim}",
+        f"<= {result.aim}" if result.aim is not None else f"<= {result.limit} s" if result.limit is not None else "",
         result.verdict,
     )
 
