@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from receiver import Receiver
 
 from otel_stageio import Pipeline, StageIO, semconv
 from otel_stageio.testing import FixedClock, SequentialIds, fixed
@@ -39,14 +40,23 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
     with Pipeline("subtitles", tmp_path / "out" / "demo") as run, run.stage("demux"):
         pass
     binaries = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    with Receiver() as receiver:
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_STAGEIO_DELIVERY": "off"}
+        environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", **endpoint}
+        ran = run_commands(tmp_path, environment)
+        assert {"RUN subtitles", "demux"} <= {span.name for span in receiver.spans}
+    assert ran >= 7
+    assert (tmp_path / "out" / "job1" / "06_asr" / "manifest.json").exists()
+
+
+def run_commands(where: Path, environment: dict[str, str]) -> int:
     ran = 0
     for block in blocks("console"):
         for command in re.findall(r"^\$ (otel-stageio .*)$", block, re.MULTILINE):
             words = shlex.split(command, comments=True)
             done = subprocess.run(
                 words,
-                cwd=tmp_path,
+                cwd=where,
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -55,8 +65,7 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, (command, done.stdout, done.stderr)
             ran += 1
-    assert ran >= 5
-    assert (tmp_path / "out" / "job1" / "06_asr" / "manifest.json").exists()
+    return ran
 
 
 def test_every_variable_in_the_readme_is_one_that_the_library_reads() -> None:
@@ -68,7 +77,8 @@ def test_every_variable_in_the_readme_is_one_that_the_library_reads() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "capture.redaction", "capture.text", "decorator", "layout", "manifest", "pipeline", "recovery", "run_record",
+        "capture.redaction", "capture.text", "decorator", "delivery.settings",
+        "layout", "manifest", "pipeline", "recovery", "run_record",
         "sinks.spool", "stage_io", "stage_manifest",
     ],
 )  # fmt: skip
