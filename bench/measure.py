@@ -61,7 +61,9 @@ class Result:
     def verdict(self) -> str:
         if self.aim is None and self.limit is None:
             return ""
-        met = (self.aim is None or self.ratio <= self.aim) and (self.limit is None or max(self.ours) <= self.limit)
+        met = (self.aim is None or self.ratio <= self.aim) and (
+            self.limit is None or statistics.median(self.ours) <= self.limit
+        )
         return "met" if met else "missed"
 
     def as_json(self) -> dict[str, Any]:
