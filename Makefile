@@ -8,6 +8,7 @@ LOCK   := requirements/dev.txt
 PYTEST_ARGS ?=
 DEMO_ARGS   ?=
 BENCH_ARGS  ?=
+TORTURE_ARGS ?=
 COMPOSE     ?= docker compose
 # `make lock` keeps the pins that still fit; `make lock UPGRADE=1` takes the newest of everything.
 UPGRADE     ?=
@@ -17,7 +18,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test binaries stack stack-native lint format types bench lock dist clean
+.PHONY: help setup demo test torture binaries stack stack-native lint format types bench lock dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +57,9 @@ stack:  ## collector, Jaeger, Prometheus, Loki and Grafana in containers
 
 stack-native: binaries  ## collector and Jaeger without containers, with the same configuration
 	@$(PY) -m collector.native
+
+torture: setup binaries  ## kill, fill and lie for some minutes (TORTURE_ARGS="--trials 1000 --seed 7")
+	@$(PY) -m tests.torture $(TORTURE_ARGS)
 
 lint: setup  ## ruff: rules and formatting
 	@$(PY) -m ruff check .

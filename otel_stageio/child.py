@@ -9,8 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
+
+from .resources.cgroup import oom_kills
 
 #: How long a process group may take to end after SIGTERM before it gets SIGKILL.
 GRACE_SECONDS = 10.0
@@ -52,7 +53,7 @@ class Child:
         self._on_line = on_line
         self._on_data = on_data
         self._own_group = own_group
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
         self._process = subprocess.Popen(
             argv,
             env=env,
@@ -76,8 +77,9 @@ class Child:
         except BaseException as error:
             self._end(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
             raise
-        if self._process.returncode == -signal.SIGKILL:
-            self.oom_killed = _oom_kills() > self._oom_kills
+        # Not only if it was killed itself: a shell says 137, and a program may outlive its worker and fail for it.
+        if self._process.returncode and self._oom_kills is not None:
+            self.oom_killed = self._oom_kills.rose()
         return self._process.returncode
 
     def _read(self, deadline: float | None) -> None:
@@ -165,22 +167,6 @@ class Child:
                 os.killpg(self.pid, number)  # the group may outlive its head
             elif self._process.poll() is None:
                 self._process.send_signal(number)
-
-
-def _oom_kills() -> int:
-    """How many processes of this cgroup the kernel has killed for memory; 0 where that cannot be known (cgroup v1)."""
-    try:
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            number, _, path = line.split(":", 2)
-            if number == "0":
-                events = Path("/sys/fs/cgroup" + path) / "memory.events"
-                for entry in events.read_text().splitlines():
-                    name, _, count = entry.partition(" ")
-                    if name == "oom_kill":
-                        return int(count)
-    except (OSError, ValueError):
-        pass
-    return 0
 
 
 def signal_name(returncode: int) -> str:

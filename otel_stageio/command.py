@@ -60,13 +60,12 @@ def run_command(
     words = [os.fspath(word) for word in argv]
     # What the program is told in secret must not come back in what it says.
     recorder.capture.redactor.learn(env or {}, words)
+    recorder.working = False
     executable = os.path.basename(words[0])
-    span = tracer().start_span(
-        recorder.capture.string(executable),
-        context=recorder.context,
-        kind=trace.SpanKind.CLIENT,
-        attributes={sc.PROCESS_EXECUTABLE: recorder.capture.string(executable)},
-    )
+    name = recorder.capture.string(executable)
+    about = {sc.PROCESS_EXECUTABLE: name}
+    span = tracer().start_span(name, context=recorder.context, kind=trace.SpanKind.CLIENT, attributes=about)
+    recorder.span_began(span, name, about)
     nonce = secrets.token_hex(8)
     logger = io.get_stage_logger()
     last_words = ""
@@ -117,7 +116,7 @@ def run_command(
         attributes[sc.SIGNAL] = signal_name(returncode)
     if child is not None and child.oom_killed:
         attributes[sc.OOM] = True
-        attributes[sc.CAUSE] = "out of memory: killed by the kernel (the cgroup's oom_kill counter rose)"
+        attributes[sc.CAUSE] = "out of memory: the kernel killed a process for it (its control group's counter rose)"
     if status not in sc.GOOD_STATUSES and not errors:
         recorder.error(message)
     io._end(status, extra={"exit_code": returncode}, error_type=error_type, message=message or None,
@@ -166,7 +165,8 @@ def _verdict(
         return said, None if said in sc.GOOD_STATUSES else said, f"{executable} ended its stage as {said}"
     if said == "cancelled":
         return "cancelled", "cancelled", f"{executable} was stopped (exit code {returncode})"
-    return "failed", str(returncode), f"{executable} exited with code {returncode}"
+    why = " (the kernel killed a process for lack of memory meanwhile)" if child.oom_killed else ""
+    return "failed", str(returncode), f"{executable} exited with code {returncode}{why}"
 
 
 def _end_span(span: trace.Span, returncode: int | None, error_type: str | None, message: str) -> None:

@@ -67,6 +67,7 @@ class Fold:
         }
         self.started_ns = 0
         self.ended = False
+        self._said_resources: set[str] = set()
         #: (list name, path as given) -> its entry, so that tracking is O(1) however much is tracked.
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -126,7 +127,9 @@ class Fold:
         self.record["config"].update(event.attributes.get(sc.LOCAL_CONFIG, {}))
 
     def _resources(self, event: Event) -> None:
-        self.record["resources"].update(event.attributes.get(sc.LOCAL_RESOURCES, {}))
+        resources = event.attributes.get(sc.LOCAL_RESOURCES, {})
+        self._said_resources.update(resources)
+        self.record["resources"].update(resources)
 
     def _warning(self, event: Event) -> None:
         self.record["warnings"].append({"timestamp": iso(event.time_ns), "message": _message(event)})
@@ -142,7 +145,17 @@ class Fold:
             entry["traceback"] = trace
         if sc.CAUSE in attributes:
             entry["cause"] = attributes[sc.CAUSE]
+        if sc.LOCAL_LAST_LINES in attributes:
+            entry["last_lines"] = attributes[sc.LOCAL_LAST_LINES]
         self.record["errors"].append(entry)
+
+    def _heartbeat(self, event: Event) -> None:
+        """What the stage had used by then; what it says itself of its resources stands above that."""
+        for key, attribute in sc.USED.items():
+            used = event.attributes.get(attribute)
+            if isinstance(used, (int, float)) and key not in self._said_resources:
+                resources = self.record["resources"]
+                resources[key] = max(used, resources.get(key, 0))  # of several processes
 
     def _progress(self, event: Event) -> None:
         attributes = event.attributes
@@ -185,5 +198,6 @@ _HANDLERS = {
     sc.EVENT_ERROR: Fold._error,
     sc.EVENT_EXCEPTION: Fold._error,
     sc.EVENT_PROGRESS: Fold._progress,
+    sc.EVENT_HEARTBEAT: Fold._heartbeat,
     sc.EVENT_ENDED: Fold._ended,
 }

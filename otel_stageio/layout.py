@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 #: Stage directories in order; the number is the position.
@@ -119,7 +120,9 @@ class Job:
         self.machinery = self.root / ".stageio"
         self.spool = self.machinery / "spool"
         self.temporary = self.machinery / "tmp"
+        self.open = self.machinery / "open"
         self.run_record = self.machinery / "run.json"
+        self.former_runs = self.machinery / "runs"
         self.run_lock = self.machinery / "run.lock"
         self.owner_lock = self.machinery / "owner.lock"
         self.ack = self.spool / ".ack"
@@ -143,6 +146,14 @@ class Job:
         """``.stageio/spool/<stage>.<attempt>.<signal>.jsonl``; ``signal`` is ``logs``, ``spans`` or ``metrics``."""
         return self.spool / f"{stage}.{attempt}.{signal}.jsonl"
 
+    def open_spans(self, stage: str, attempt: int, pid: int) -> Path:
+        """What a process has open of a stage; see :mod:`otel_stageio.sinks.open_spans`."""
+        return self.open / f"{stage}.{attempt}.{pid}"
+
+    def former_run(self, attempt: int) -> Path:
+        """The record of a run that is over, once another has begun; see :mod:`otel_stageio.run`."""
+        return self.former_runs / f"{attempt}.json"
+
     def run_journal(self, attempt: int) -> Path:
         """Where root spans go. ``@`` keeps it apart from every stage name (see :func:`safe_name`)."""
         return self.spool / f"@run.{attempt}.spans.jsonl"
@@ -163,3 +174,19 @@ def spooled_attempts(job: Job) -> dict[str, list[int]]:
     for attempts in found.values():
         attempts.sort()
     return found
+
+
+def find_jobs(root: str) -> Iterator[str]:
+    """Job directories at any depth; what lies inside a job is not searched, and links are not followed."""
+    places = [root]
+    while places:
+        place = places.pop()
+        try:
+            with os.scandir(place) as entries:
+                inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        if os.path.join(place, ".stageio") in inner:
+            yield place
+        else:
+            places += [path for path in inner if not os.path.basename(path).startswith(".")]

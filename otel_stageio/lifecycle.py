@@ -14,7 +14,7 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import delivery
+from . import delivery, pulse
 from . import run as runs
 from .ambient import open_pipelines, open_recorders
 from .otlp import root_span  # noqa: F401  (needed by the exit hook)
@@ -53,6 +53,7 @@ def opened(stage: StageIO) -> None:
         _opened_runs[recorder.run.run_id] = recorder.job
     if recorder.job is not None:
         _deliver(recorder.job)
+        pulse.start()
     _install_sigterm()
 
 
@@ -85,6 +86,7 @@ def install_hooks() -> None:
 
 
 def _at_exit() -> None:
+    pulse.stop()
     # Set by the interpreter for an uncaught exception, before exit hooks run; not set for SystemExit.
     uncaught = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     for stage in list(open_stages):

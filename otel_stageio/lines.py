@@ -37,8 +37,8 @@ class LineWriter:
         self._recorder = recorder
         level = level_number(os.environ.get(ENV_OTLP_LEVEL, "INFO"))
         self._otlp_level = logging.INFO if level is None else level
-        self._second = -1
-        self._stamp = ""
+        #: The second that the last line was said in, and its text; one value, as threads share it.
+        self._stamp = (-1, "")
         #: The context in which the last line was said, and its ids: the next is most likely said there too.
         self._said_in: tuple[Context | None, str] = (None, "")
 
@@ -66,15 +66,15 @@ class LineWriter:
         recorder = self._recorder
         moment = runtime.clock.wall_ns() / 1e9 if created is None else created
         second = int(moment)
-        if second != self._second:
-            self._stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-            self._second = second
+        stamp = self._stamp
+        if stamp[0] != second:
+            self._stamp = stamp = (second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)))
         text = recorder.capture.text(text)
         if not logger.isprintable():
             logger = recorder.capture.text(logger).replace("\n", " ")
         if not level_name.isprintable():
             level_name = recorder.capture.text(level_name).replace("\n", " ")
-        line = f"[{self._stamp}] [{logger}] [{level_name}] {one_record(text)}\n"
+        line = f"[{stamp[1]}] [{logger}] [{level_name}] {one_record(text)}\n"
         raw = encode.to_bytes(line)
         recorder.stage_log.write(raw)
         if pipeline and level >= logging.INFO:

@@ -55,6 +55,7 @@ class Problem(Note):
     exception_detail: str | None = None
     traceback: str | None = None
     cause: str | None = Field(None, description="What it was raised from, or what killed the stage.")
+    last_lines: list[str] | None = Field(None, description="Of stage.log, where the stage died without an end.")
 
 
 class Trace(Open):

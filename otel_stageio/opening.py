@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from . import life
 from . import run as runs
 from . import semconv as sc
 from .ambient import with_recorder
@@ -23,7 +24,7 @@ from .otlp.joined_span import JoinedSpan
 from .otlp.provider import tracer
 from .otlp.root_span import context as span_context
 from .recovery import close_dead
-from .runtime import boot_id, host_name, runtime
+from .runtime import runtime
 from .sinks.files import AppendFile, is_locked
 from .sinks.spool import share_life
 
@@ -90,7 +91,7 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
     elif active.trace_id != run.trace_id:
         links = [trace.Link(span_context(run.trace_id, run.root_span_id))]
     base = with_recorder(recorder, base)
-    identity = _identity(run, stage, entry.attempt)
+    identity = identity_of(run, stage, entry.attempt)
     span = tracer().start_span(
         stage, context=base, attributes={**attributes, **identity}, links=links, start_time=start
     )
@@ -103,8 +104,7 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
         **attributes,
         **identity,
         sc.PROCESS_PID: os.getpid(),
-        sc.LOCAL_HOST: host_name(),
-        sc.LOCAL_BOOT_ID: boot_id(),
+        **life.birth(locked=share_life(entry.journal)),
         sc.LOCAL_TRACE: ids,
     }
     return Opening(
@@ -149,14 +149,15 @@ def join(recorder: Recorder, *, durable: bool) -> Opening | None:
         journal=journal,
         span=JoinedSpan(recorder, own),
         context=with_recorder(recorder, base),
-        identity=_identity(run, stage, int(number)),
+        identity=identity_of(run, stage, int(number)),
         start=runtime.clock.wall_ns(),
         start_mono=runtime.clock.monotonic_ns(),
         joined=True,
     )
 
 
-def _identity(run: runs.Run, stage: str, attempt: int) -> dict[str, Any]:
+def identity_of(run: runs.Run, stage: str, attempt: int) -> dict[str, Any]:
+    """The attributes that say which stage, attempt and run something is of."""
     return {
         sc.PIPELINE_NAME: run.pipeline,
         sc.PIPELINE_RUN_ID: run.run_id,

@@ -116,11 +116,11 @@ class Pipeline:
         otel_context.detach(self._token)
         if os.getpid() != self._pid:
             return
+        self._finish(error)
         if ambient.open_pipelines.get(self._job.key) is self:
             del ambient.open_pipelines[self._job.key]
         if self._outer is not None:
             ambient.open_pipelines[self._job.key] = self._outer
-        self._finish(error)
         if self._lock is not None:
             self._lock.release()
         self._log.close()

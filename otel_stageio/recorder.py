@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import trace
 
@@ -19,7 +20,7 @@ from . import ambient, fit
 from . import semconv as sc
 from ._version import __version__
 from .capture import Capture
-from .events import INFO, SEVERITY_TEXT, WARN, Event
+from .events import DEBUG, INFO, SEVERITY_TEXT, WARN, Event
 from .fold import Fold
 from .layout import Job
 from .lines import LineWriter
@@ -27,10 +28,13 @@ from .opening import enter, join
 from .otlp import decode, encode
 from .otlp.provider import process_resource
 from .otlp.span_events import Bridge
+from .recovery import end_spans
+from .resources import own
 from .runtime import never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile
 from .sinks.manifest_file import ManifestFile
+from .sinks.open_spans import OpenSpans, left_open
 from .sinks.spool import Spool, parse_size
 from .voice import Voice
 
@@ -64,12 +68,23 @@ class Recorder(Voice):
         self._losses: dict[str, int] = {}
         self._projected = 0
         self._half_done = False
-        #: Span id -> what of a span has been through capture: one that still has just this needs no second look.
-        self.captured: dict[int, tuple[str, Mapping[str, Any], int]] = {}
+        #: The attributes of this process's word for how the stage ended.
+        self._own_end: dict[str, Any] | None = None
+        #: Whether the end, the span and the manifest are all on disk.
+        self._whole = True
+        self._begun: dict[int, _Begun] = {}
+        self._open_spans: OpenSpans | None = None
+        #: Whether this process does the stage's work; one that only waits for a program has nothing to report of it.
+        self.working = True
+        self._memory_peak = 0
+        self._cpu_start = time.process_time()
+        self._beat_gap = _FIRST_BEAT
         durable = os.environ.get(sc.ENV_DURABILITY, "").strip().lower() == "power"
-        user_attributes = self.capture.attributes(attributes or {})
+        user_attributes = self.user_attributes(attributes or {})
         _make_directories(job, stage)
         opening = join(self, durable=durable) or enter(self, handed, user_attributes, durable=durable)
+        self._open_spans = OpenSpans(job, stage, opening.attempt)
+        self._open_spans.open()
         self._start_mono = opening.start_mono
         self.run, self.attempt, self.opened_run = opening.run, opening.attempt, opening.opened_run
         self.joined = opening.joined
@@ -80,6 +95,7 @@ class Recorder(Voice):
         self._manifest = ManifestFile(job, stage, durable=durable) if manifest else None
         limit = parse_size(os.environ.get(sc.ENV_SPOOL_MAX, ""))
         self.spool = Spool(job, stage, self.attempt, opening.journal, self.capture, durable=durable, limit=limit)
+        self._next_beat = self._start_mono + self._beat_gap
         self.console = Console()
         self.stage_log = AppendFile(job.stage_dir(stage) / "stage.log")
         self.pipeline_log = AppendFile(job.root / self.run.pipeline_log)
@@ -91,10 +107,14 @@ class Recorder(Voice):
         self._address(self.pid)
         ambient.open_recorders.append(self)
         if opening.started:
+            if not manifest:
+                opening.started[sc.LOCAL_NO_MANIFEST] = True
             self.emit(sc.EVENT_STARTED, opening.started, f"stage {stage} started", time_ns=opening.start)
         if opening.alive:
             numbers = ", ".join(map(str, opening.alive))
-            self.warning(f"stage {stage} is already running in this job (attempt {numbers}); both write here")
+            message = f"stage {stage} is already running in this job (attempt {numbers}); both write here"
+            self.warning(message)
+            self.lines.write(logging.WARNING, "WARNING", f"stage.{stage}", message, spool=False)
 
     def _address(self, pid: int) -> None:
         """What stands around this process's log records: its resource, and whose records they are."""
@@ -140,7 +160,11 @@ class Recorder(Voice):
         if len(encoded) > fit.LARGEST_RECORD:
             fit.shrink(event)
             encoded = encode.event_record(event, SEVERITY_TEXT.get(event.severity, ""), self.ids)
-        self.spool.event(encoded)
+        written = self.spool.event(encoded)
+        if event.name == sc.EVENT_ENDED:
+            if not written and self._open_spans is not None and self._open_spans.make_room():
+                written = self.spool.event(encoded)
+            self._whole &= written
         self._fold.apply(event)
         self._project(event)
         if self._manifest is not None and self.pid == os.getpid():
@@ -201,22 +225,80 @@ class Recorder(Voice):
             if self._manifest is not None and self._manifest.pending:
                 self._manifest.offer(self._fold.record)
 
+    def span_began(self, span: Any, name: str, attributes: Mapping[str, Any]) -> None:
+        """Keep one of our spans that has begun. ``name`` and ``attributes`` have been captured."""
+        if self._open_spans is None or not span.is_recording():
+            return
+        context = span.get_span_context()
+        beginning, inside = encode.beginning(span), encode.attributes(attributes)
+        self._begun[context.span_id] = _Begun(name, attributes, self.capture.redactor.lessons, beginning, inside)
+        if not self._open_spans.began(context.span_id, encode.begun(beginning, inside)):
+            self._open_spans.began(context.span_id, encode.begun(beginning, ""))
+
+    def others_span_began(self, span: ReadableSpan) -> None:
+        """The same for a span that a library began: nobody has captured what it says."""
+        context = span.get_span_context()
+        if context is None or self._open_spans is None:
+            return
+        encoded = encode.begun(encode.beginning(span), encode.attributes(encode.attributes_of(span)))
+        if fit.needs_second_look(encoded, self.capture):
+            encoded = fit.second_look(encoded, self.capture)
+        self._open_spans.began(context.span_id, encoded)
+
     def write_span(self, span: ReadableSpan) -> None:
         """Called by the span processor for every span that ended in this stage's context."""
         attributes = encode.attributes_of(span)
-        head, rest = encode.halves(span, attributes)
-        encoded = head + rest
         context = span.get_span_context()
-        captured = self.captured.pop(context.span_id, None) if context is not None else None
-        as_captured = (
-            rest == encode.NOTHING_MORE
-            and captured == (span.name, attributes, self.capture.redactor.lessons)
-            and len(encoded) <= fit.LARGEST_RECORD
+        begun = self._begun.pop(context.span_id, None) if context is not None else None
+        beginning = inside = None
+        captured = False
+        if begun is not None and begun.name == span.name:
+            beginning = begun.beginning
+            if begun.attributes == attributes:
+                captured = begun.lessons == self.capture.redactor.lessons
+                # True is equal to 1 and another thing in JSON; lists are not looked into.
+                if all(type(attributes[key]) is type(item) in _SCALAR for key, item in begun.attributes.items()):
+                    inside = begun.inside
+        head, rest = encode.halves(
+            span,
+            encode.attributes(attributes) if inside is None else inside,
+            encode.beginning(span) if beginning is None else beginning,
         )
+        encoded = head + rest
+        as_captured = captured and rest == encode.NOTHING_MORE and len(encoded) <= fit.LARGEST_RECORD
         if not as_captured and fit.needs_second_look(encoded, self.capture):
             encoded = fit.second_look(encoded, self.capture)
         with self._lock:
-            self.spool.span(span, encoded)
+            written = self.spool.span(span, encoded)
+        if context is None:
+            return
+        if context.span_id == self.span_id:
+            self._whole &= written
+        elif self._open_spans is not None:
+            self._open_spans.ended(context.span_id, recorded=written)
+
+    # -- beating -----------------------------------------------------------------------------------------------------
+
+    @never_raises()
+    def beat(self) -> None:
+        """Once a second, from :mod:`otel_stageio.pulse`: what was said goes to the disk, and a heartbeat when due."""
+        if self.pid != os.getpid():
+            return
+        if self.working:
+            self._memory_peak = max(self._memory_peak, own.memory())
+        with self._lock:
+            if self.ended:
+                return
+            self.spool.flush()
+            now = runtime.clock.monotonic_ns()
+            if now < self._next_beat:
+                return
+            self._beat_gap = min(2 * self._beat_gap, _LONGEST_GAP)
+            self._next_beat = now + self._beat_gap
+            used = {}
+            if self.working:
+                used = {sc.MEMORY_PEAK: self._memory_peak, sc.CPU_SECONDS: time.process_time() - self._cpu_start}
+            self.emit(sc.EVENT_HEARTBEAT, used, severity=DEBUG)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -260,6 +342,8 @@ class Recorder(Voice):
                 self._fold.apply(event)
                 if scope.get(sc.PROCESS_PID) != self.pid:
                     foreign.append(event)
+                elif event.name == sc.EVENT_ENDED:
+                    self._own_end = event.attributes
         return foreign
 
     @never_raises()
@@ -280,25 +364,32 @@ class Recorder(Voice):
             if self.ended:
                 self._late()
                 return
-            self.refresh()
-            for changed in self.artifacts.final():
-                self.emit(sc.EVENT_ARTIFACT, changed)
+            if self._own_end is None:
+                self.refresh()
             elapsed = self.elapsed_ns
-            plain = self.capture.mapping(extra or {})
-            reason = plain.get("reason")
-            ended = {sc.STAGE_STATUS: status, sc.DURATION: elapsed / 1e9, **(attributes or {})}
-            if plain:
-                ended[sc.LOCAL_EXTRA] = plain
-            if status == "skipped" and isinstance(reason, str):
-                ended[sc.SKIP_REASON] = self.capture.paths.text(reason)
-            if error_type:
-                ended[sc.ERROR_TYPE] = error_type
-            if not save:  # the caller wants no manifest of this end: what stands there must not claim a success
-                self._manifest_without_end()
-            self.emit(sc.EVENT_ENDED, ended, f"stage {self.stage} ended: {status}", save=save)
+            if self._own_end is None:
+                for changed in self.artifacts.final():
+                    self.emit(sc.EVENT_ARTIFACT, changed)
+                plain = self.capture.mapping(extra or {})
+                reason = plain.get("reason")
+                ended = {sc.STAGE_STATUS: status, sc.DURATION: elapsed / 1e9, **(attributes or {})}
+                if plain:
+                    ended[sc.LOCAL_EXTRA] = plain
+                if status == "skipped" and isinstance(reason, str):
+                    ended[sc.SKIP_REASON] = self.capture.paths.text(reason)
+                if error_type:
+                    ended[sc.ERROR_TYPE] = error_type
+                if not save:  # the caller wants no manifest of this end: what stands there must not claim a success
+                    self._manifest_without_end()
+                    ended[sc.LOCAL_NO_MANIFEST] = True
+                self.emit(sc.EVENT_ENDED, ended, f"stage {self.stage} ended: {status}", save=save)
+                self._own_end = ended
+            # Ctrl-C may come anywhere in here, and then this is called again: a stage ends once, as it did first.
+            ended = self._own_end
             self.ended = True
             self._seen = None
-            self._end_span(status, elapsed, error_type, message, ended)
+            self._close_open_spans()
+            self._end_span(ended[sc.STAGE_STATUS], elapsed, ended.get(sc.ERROR_TYPE), message, ended)
             rest = Event(sc.EVENT_LATE, runtime.clock.wall_ns(), {})
             self._count(rest)  # what was masked in the span, or lost, since the end was written
             if rest.attributes:
@@ -313,7 +404,7 @@ class Recorder(Voice):
     def _end_span(
         self, status: str, elapsed: int, error_type: str | None, message: str | None, ended: Mapping[str, Any]
     ) -> None:
-        if self.joined:
+        if self.joined or not self.span.is_recording():
             return
         record = self._fold.record
         inputs, outputs = record["inputs"], record["outputs"]
@@ -342,12 +433,26 @@ class Recorder(Voice):
         self.span.set_attributes(final)
         self.span.end(end_time=self._start_wall + max(elapsed, 0))
 
+    def _close_open_spans(self) -> None:
+        """Processes of this stage may have died within a span of theirs: a forked worker, a program that joined it."""
+        if self._open_spans is None or self.joined:
+            return
+        now, message = runtime.clock.wall_ns(), "its process died in the middle of it"
+        for left in left_open(self.job, self.stage, self.attempt):
+            dead = left.path != self._open_spans.path and not left.alive
+            if dead and end_spans(self.job, left, now, message):
+                left.remove()
+
     def _close(self) -> None:
         if self in ambient.open_recorders:
             ambient.open_recorders.remove(self)
         self.stage_log.close()
         self.pipeline_log.close()
         self.spool.close()
+        if self._open_spans is not None:
+            # What could not be written is written by the next recovery, which goes by this file.
+            stale = self._manifest is not None and self._manifest.stale
+            self._open_spans.done(remove=self._whole and not stale)
 
     def after_fork(self) -> None:
         """In a forked child: the stage is the parent's. What the child says still reaches the files."""
@@ -355,6 +460,9 @@ class Recorder(Voice):
         self.stage_log.abandon()
         self.pipeline_log.abandon()
         self.spool.abandon()
+        if self._open_spans is not None:
+            self._open_spans.abandon()
+        self._begun.clear()
         self._address(os.getpid())
 
 
@@ -368,6 +476,22 @@ def open_recorder(job: Job, stage: str, **how: Any) -> Recorder:
 
         return SilentRecorder(Capture(job))  # type: ignore[return-value]
 
+
+class _Begun(NamedTuple):
+    """A span as it was when it began; ``lessons`` counts what the redactor had learned by then."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    lessons: int
+    beginning: str
+    inside: str
+
+
+_SCALAR = (str, int, float, bool)
+
+
+#: Nanoseconds to the first heartbeat, and at most between two.
+_FIRST_BEAT, _LONGEST_GAP = 1_000_000_000, 30_000_000_000
 
 #: Events after which the manifest on disk is brought up to date whatever it costs.
 _SAVED_AT_ONCE = frozenset({sc.EVENT_STARTED, sc.EVENT_ERROR, sc.EVENT_EXCEPTION})

@@ -1,200 +1,276 @@
-"""Closing what died: a stage whose journal has no end and whose lock is free.
+"""Closing what died: a stage whose journal has no end and whose processes are gone.
 
-The fold of its events is its record; what is added is the end that it could not write: ``crashed``, the time it was
-last heard of, and the error span with the ids it had. Idempotent, and never touches a stage that lives.
+The fold of its events is its record; what is added is the end that it could not write: how it died, when it was last
+heard of, its last words, its spans with the ids that they had. Each step looks first whether it has been done, so a
+recovery that is killed as well is finished by the next; the lock on the journal lets one at a time work on a stage.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
-import time
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from . import life
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
 from .events import ERROR, SEVERITY_TEXT, Event
-from .fold import Fold
 from .layout import Job, spooled_attempts
 from .otlp import decode, encode
-from .runtime import never_raises, runtime
-from .sinks.files import AppendFile, is_locked
+from .past import Past, envelope_of, never_begun, read_past
+from .runtime import never_raises
+from .sinks.files import AppendFile, is_locked, locked
 from .sinks.manifest_file import ManifestFile
-from .sinks.spool import span_envelope
-
-LAST_LINES = 20
-_STAMP = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] \[", re.MULTILINE)
+from .sinks.open_spans import Left, cut_off, left_open
 
 
-def recover(job_dir: str | os.PathLike[str]) -> list[str]:
+def recover(job_dir: str | os.PathLike[str], *, lost_after: float = life.LOST_AFTER) -> list[str]:
     """Close every dead stage of a job, and the runs that are over. Returns ``<stage>.<attempt>`` of what was closed.
 
-    A stage is dead when the lock on its journal is free: the kernel lets go of it when the process dies. An implicit
-    run that is idle is closed as well, so the next stage of the job begins a new run.
+    A stage of this machine is dead when the lock on its journal is free: the kernel lets go of it when the process
+    dies; it is then ``crashed``. One of another machine, or on a file system without locks, is ``lost`` after a long
+    silence, never before. An implicit run that is idle is closed too, so the next stage of the job begins a new run.
+    Idempotent, and never touches a stage that lives.
+
+    Args:
+        lost_after: seconds of silence; a stage that lives says something twice a minute.
 
     Example:
         >>> recover(job)
         []
     """
     job = Job(job_dir)
-    closed = close_dead(job)
-    _write_missing_spans(job)
-    for run in _all_runs(job):
-        if run.get("status") == "running" and not _owned_by_the_living(job, run):
+    closed = _close_stages(job, {*_unfinished(job), *_endless(job)}, lost_after)
+    for run in _recent_runs(job):
+        if run.get("status") == "running" and not _owner_lives(job, run, lost_after):
             runs.close(job, run["run_id"])
     return closed
 
 
 @never_raises(list)
 def close_dead(job: Job) -> list[str]:
-    """Close the dead stages of a job and leave its runs alone: what a stage or a pipeline does before it begins."""
-    closed = []
-    for stage, attempts in spooled_attempts(job).items():
-        for attempt in attempts:
-            if _close_stage(job, stage, attempt):
-                closed.append(f"{stage}.{attempt}")
-    for run in _all_runs(job):
-        dead_owner = not run.get("implicit") and not _owned_by_the_living(job, run)
-        if run.get("status") == "running" and dead_owner:
+    """Close the dead stages of a job and leave its idle runs open: what a stage or a pipeline does before it begins."""
+    closed = _close_stages(job, _unfinished(job), life.LOST_AFTER)
+    for run in _recent_runs(job):
+        if run.get("status") == "running" and not run.get("implicit") and not _owner_lives(job, run, life.LOST_AFTER):
             runs.close(job, run["run_id"])
     return closed
 
 
-def _all_runs(job: Job) -> list[dict[str, Any]]:
+def may_live(job: Job, stage: str, attempt: int, lost_after: float = life.LOST_AFTER) -> bool:
+    """Whether an attempt without an end may still be running, here or on another host. Writes nothing."""
+    try:
+        fd = os.open(job.journal(stage, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        seized = life.seize(fd)
+    finally:
+        os.close(fd)
+    if seized is False:
+        return True
+    past = read_past(job, stage, attempt)
+    return past is not None and past.ended is None and _death(job, past, seized, lost_after) is None
+
+
+def end_spans(job: Job, left: Left, end_ns: int, message: str) -> bool:
+    """End the spans that a dead process has left open. False if the disk refused: what it left is to stay then."""
+    path = job.journal(left.stage, left.attempt, "spans")
+    ended = _span_ids(path)
+    missing = [span for span in left.spans() if span["spanId"] not in ended]
+    if not missing:
+        return True
+    around = envelope_of(job, left.stage, left.attempt, "spans")
+    file = AppendFile(path)
+    written = [file.write(around.line(cut_off(span, end_ns, message))) for span in missing]
+    file.close()
+    return all(written)
+
+
+# -- which -----------------------------------------------------------------------------------------------------------
+
+
+def _unfinished(job: Job) -> set[tuple[str, int]]:
+    """Stages and attempts that a process has begun and not finished."""
+    return {(left.stage, left.attempt) for left in left_open(job)}
+
+
+def _endless(job: Job) -> set[tuple[str, int]]:
+    """Attempts whose journal has no end. A look at each; only a full disk can hide one from :func:`_unfinished`."""
+    attempts = ((stage, number) for stage, numbers in spooled_attempts(job).items() for number in numbers)
+    return {(stage, number) for stage, number in attempts if not _has_end(job.journal(stage, number))}
+
+
+def _has_end(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+            return sc.EVENT_ENDED.encode() in file.read()
+    except OSError:
+        return True
+
+
+def _recent_runs(job: Job) -> list[dict[str, Any]]:
+    """The newest run, and those before it that are not over."""
     content = runs.load(job)
     return [content, *content.get("earlier", ())] if content else []
 
 
-def _owned_by_the_living(job: Job, run: dict[str, Any]) -> bool:
-    return not run.get("implicit") and run.get("run_id") == runs.load(job).get("run_id") and is_locked(job.owner_lock)
+def _owner_lives(job: Job, run: dict[str, Any], lost_after: float) -> bool:
+    """Whether the process that owns a run may be alive. Nobody owns an implicit run."""
+    if run.get("implicit"):
+        return False
+    if is_locked(job.owner_lock):  # one lock for all: while any owner lives, none is judged
+        return True
+    owner = run.get("owner", {})
+    born = {sc.LOCAL_HOST: owner.get("host"), sc.LOCAL_BOOT_ID: owner.get("boot_id")}
+    files = [job.root / run.get("pipeline_log", ""), job.spool]
+    return life.death(job, files, born, run.get("started_ns", 0), True, lost_after) is None
 
 
-def _close_stage(job: Job, stage: str, attempt: int) -> bool:
+# -- one stage -------------------------------------------------------------------------------------------------------
+
+
+def _close_stages(job: Job, which: set[tuple[str, int]], lost_after: float) -> list[str]:
+    return [f"{stage}.{attempt}" for stage, attempt in sorted(which) if _close(job, stage, attempt, lost_after)]
+
+
+@never_raises(bool)
+def _close(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
+    """Write what a dead stage could not. True if its end was missing."""
     path = job.journal(stage, attempt)
-    if _has_end(path):
+    try:
+        if not path.stat().st_size:
+            # Made, and not locked yet: that happens under this lock.
+            with locked(job.run_lock):
+                pass
+    except OSError:
+        _forget(job, stage, attempt)
         return False
     journal = AppendFile(path)
     try:
-        try:
-            fcntl.flock(journal.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (OSError, ValueError):
-            return False  # alive, or somebody else is closing it
-        past = _read(job, stage, attempt)
-        if past is None or past.ended is not None:
+        seized = life.seize(journal.fd)
+        if seized is False or journal.fd < 0:
+            return False  # alive, or somebody else is closing it; or not ours to write
+        past = read_past(job, stage, attempt) or _begun_for_it(job, stage, attempt, journal)
+        if past is None:
+            _never_was(job, stage, attempt, journal)
             return False
-        _write_end(job, past, journal)
-        return True
+        missing = past.ended is None
+        if past.ended is None:
+            death = _death(job, past, seized, lost_after)
+            if death is None:
+                return False
+            past.ended = _write_end(job, past, journal, death)
+        _complete(job, past)
+        return missing
     finally:
         journal.close()
 
 
-@dataclass
-class _Past:
-    """A journal, read.
-
-    Attributes:
-        last_ns: when the stage was last heard of.
-    """
-
-    stage: str
-    attempt: int
-    fold: Fold
-    started: Event
-    ended: Event | None
-    last_ns: int
-
-    @property
-    def ids(self) -> tuple[int, int]:
-        """Trace and span id; zero for a stage that had no span."""
-        trace = self.fold.record["trace"]
-        return int(trace.get("trace_id", "0"), 16), int(trace.get("span_id", "0"), 16)
+def _forget(job: Job, stage: str, attempt: int) -> None:
+    """Somebody has deleted the journal: there is nothing to close."""
+    for left in left_open(job, stage, attempt):
+        if not left.alive:
+            left.remove()
 
 
-def _read(job: Job, stage: str, attempt: int) -> _Past | None:
-    """None for a journal in which no stage has begun."""
-    fold = Fold()
-    started = ended = None
-    last_ns = _last_line_ns(job.stage_dir(stage) / "stage.log")
-    for _, record in decode.log_records(decode.Lines(job.journal(stage, attempt))):
-        last_ns = max(last_ns, int(record.get("timeUnixNano", 0)))
-        event = decode.event_of(record)
-        if event is not None:
-            fold.apply(event)
-            if event.name == sc.EVENT_STARTED:
-                started = started or event
-            elif event.name == sc.EVENT_ENDED:
-                ended = event
-    return None if started is None else _Past(stage, attempt, fold, started, ended, last_ns)
+def _begun_for_it(job: Job, stage: str, attempt: int, journal: AppendFile) -> Past | None:
+    had_begun = any(left_open(job, stage, attempt))
+    taken_ns = os.fstat(journal.fd).st_mtime_ns  # and nothing has been written since
+    past = never_begun(stage, attempt, runs.all_runs(job), taken_ns, had_begun=had_begun)
+    if past is not None:
+        _append(job, past, journal, [past.started])
+    return past
 
 
-def _write_end(job: Job, past: _Past, journal: AppendFile) -> None:
+def _never_was(job: Job, stage: str, attempt: int, journal: AppendFile) -> None:
+    """Killed before its number was even noted: no run knows of it, and the number is free again."""
+    with locked(job.run_lock):
+        if not os.fstat(journal.fd).st_size and not any(left_open(job, stage, attempt)):
+            with suppress(OSError):
+                journal.path.unlink()
+
+
+def _death(job: Job, past: Past, seized: bool | None, lost_after: float) -> life.Death | None:
+    stage, attempt = past.stage, past.attempt
+    files = [job.journal(stage, attempt), job.journal(stage, attempt, "spans"), job.stage_dir(stage) / "stage.log"]
+    return life.death(job, files, past.started.attributes, past.last_ns, seized, lost_after)
+
+
+def _write_end(job: Job, past: Past, journal: AppendFile, death: life.Death) -> Event:
     capture = Capture(job)
-    tail = _tail(job.stage_dir(past.stage) / "stage.log")
-    message = f"stage {past.stage} died without an end (its process is gone)"
-    body = capture.paths.text(capture.string(message + (":\n" + tail if tail else "")))
-    error = Event(sc.EVENT_ERROR, past.last_ns, {sc.LOCAL_BODY: message}, body, ERROR)
-    duration = max(past.last_ns - past.started.time_ns, 0) / 1e9
+    message = f"stage {past.stage} {death.status}: {death.cause}"
+    body = capture.paths.text(capture.string("\n".join([message, *past.lines])))
+    said: dict[str, Any] = {sc.LOCAL_BODY: message, sc.CAUSE: death.cause}
+    if past.lines:
+        said[sc.LOCAL_LAST_LINES] = past.lines
+    error = Event(sc.EVENT_ERROR, past.last_ns, said, body, ERROR)
+    resources = past.fold.record["resources"]
     ended = Event(
         sc.EVENT_ENDED,
         past.last_ns,
-        {sc.STAGE_STATUS: "crashed", sc.DURATION: duration, sc.ERROR_TYPE: "crashed", sc.CAUSE: "the process died"},
-        f"stage {past.stage} ended: crashed",
+        {
+            sc.STAGE_STATUS: death.status,
+            sc.DURATION: max(past.last_ns - past.started.time_ns, 0) / 1e9,
+            sc.ERROR_TYPE: death.status,
+            sc.CAUSE: death.cause,
+            **{attribute: resources[key] for key, attribute in sc.USED.items() if key in resources},
+            **death.attributes,
+        },
+        f"stage {past.stage} ended: {death.status}",
     )
-    records = []
-    for event in (error, ended):
+    _append(job, past, journal, [error, ended])
+    return ended
+
+
+def _append(job: Job, past: Past, journal: AppendFile, events: list[Event]) -> None:
+    for event in events:
         past.fold.apply(event)
-        severity = SEVERITY_TEXT[event.severity]
-        records.append(encode.event_record(event, severity, encode.record_ids(*past.ids)))
-    envelope = encode.Envelope("logs", *_envelope_parts(capture, past.started))
-    journal.write(envelope.line(",".join(records)))
-    past.ended = ended
-    _write_span(job, past, body)
-    ManifestFile(job, past.stage).write(past.fold.record)
+    ids = encode.record_ids(*past.ids)
+    records = [encode.event_record(event, SEVERITY_TEXT[event.severity], ids) for event in events]
+    journal.write(envelope_of(job, past.stage, past.attempt, "logs", past.started).line(",".join(records)))
 
 
-@never_raises()
-def _write_missing_spans(job: Job) -> None:
-    """A process may die between writing a stage's end and its span; so may one whose program had said the end."""
-    for stage, attempts in spooled_attempts(job).items():
-        for attempt in attempts:
-            if is_locked(job.journal(stage, attempt)):
-                continue
-            past = _read(job, stage, attempt)
-            if past is None or past.ended is None or not past.ids[1]:
-                continue
-            needle = f'"spanId":"{past.ids[1]:016x}"'.encode()
-            try:
-                with open(job.journal(stage, attempt, "spans"), "rb") as file:
-                    if any(needle in line for line in file):
-                        continue
-            except OSError:
-                pass
-            errors = past.fold.record["errors"]
-            _write_span(job, past, errors[-1]["message"] if errors else None)
+def _complete(job: Job, past: Past) -> None:
+    """The spans and the manifest; what was left open goes last, so that a kill or a full disk leaves it to the next."""
+    end_ns = past.ended.time_ns if past.ended is not None else past.last_ns
+    message = f"the stage ended as {past.fold.record['status']} in the middle of it"
+    dead = [left for left in left_open(job, past.stage, past.attempt) if not left.alive]
+    written = [end_spans(job, left, end_ns, message) for left in dead]
+    written.append(_write_span(job, past))
+    if past.has_manifest:
+        written.append(ManifestFile(job, past.stage).write(past.fold.record))
+    if all(written):
+        for left in dead:
+            left.remove()
 
 
-def _write_span(job: Job, past: _Past, message: str | None) -> None:
-    """Write the span that the stage's process could not end."""
+def _write_span(job: Job, past: Past) -> bool:
+    """Write the span that the stage's process could not end. False if the disk refused."""
     from .otlp.root_span import build
     from .otlp.span_events import Bridge
 
-    if not past.ids[1] or past.ended is None:
-        return
+    path = job.journal(past.stage, past.attempt, "spans")
+    if not past.ids[1] or past.ended is None or f"{past.ids[1]:016x}" in _span_ids(path):
+        return True
     collected = _Collected()
     bridge = Bridge(collected)
     for event in decode.events(decode.Lines(job.journal(past.stage, past.attempt))):
         bridge.offer(event)
     bridge.finish()
-    status = past.fold.record["status"]
+    record = past.fold.record
+    status = record["status"]
     given = {**past.started.attributes, **past.ended.attributes}
     attributes = {key: item for key, item in given.items() if not key.startswith((sc.LOCAL_PREFIX, sc.LOST_PREFIX))}
     if status in sc.RESULTS:
         attributes[sc.TASK_RESULT] = sc.RESULTS[status]
-    parent = past.fold.record["trace"].get("parent_span_id")
+    parent = record["trace"].get("parent_span_id")
+    errors = record["errors"]
+    capture = Capture(job)
+    message = "\n".join([errors[-1]["message"], *errors[-1].get("last_lines", ())]) if errors else None
     span = build(
         past.stage,
         past.ids,
@@ -203,13 +279,13 @@ def _write_span(job: Job, past: _Past, message: str | None) -> None:
         attributes,
         status,
         error_type=past.ended.attributes.get(sc.ERROR_TYPE),
-        message=message,
+        message=capture.paths.text(capture.string(message)) if message else None,
         events=collected.events,
     )
-    capture = Capture(job)
-    file = AppendFile(job.journal(past.stage, past.attempt, "spans"))
-    file.write(span_envelope(span, capture).line(encode.span(span)))
+    file = AppendFile(path)
+    written = file.write(envelope_of(job, past.stage, past.attempt, "spans").line(encode.span(span)))
     file.close()
+    return written
 
 
 class _Collected:
@@ -224,49 +300,6 @@ class _Collected:
         self.events.append(SpanEvent(name, attributes, timestamp))
 
 
-def _envelope_parts(capture: Capture, started: Event) -> tuple[str, str, str, str]:
-    from ._version import __version__
-    from .otlp.provider import process_resource
-
-    resource = process_resource()
-    keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
-    scope = {key: started.attributes[key] for key in keys if key in started.attributes}
-    scope[sc.PROCESS_PID] = os.getpid()
-    return (
-        encode.resource(capture.attributes(resource.attributes)),
-        encode.scope(sc.SCOPE_NAME, __version__, scope),
-        resource.schema_url,
-        sc.SCHEMA_URL,
-    )
-
-
-def _has_end(path: Path) -> bool:
-    """A quick look at the journal's last lines; the full read comes only where there is no end."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 65536))
-            return sc.EVENT_ENDED.encode() in file.read()
-    except OSError:
-        return True
-
-
-def _last_line_ns(path: Path) -> int:
-    """When the stage last said something: the nearest thing to the time of its death. (A copied job's mtimes lie.)"""
-    stamps = _STAMP.findall(_tail(path))
-    try:
-        said = time.mktime(time.strptime(stamps[-1], "%Y-%m-%d %H:%M:%S")) if stamps else 0
-    except (ValueError, OverflowError):
-        return 0
-    return min(int(said) * 1_000_000_000, runtime.clock.wall_ns())
-
-
-def _tail(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 16384))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(lines[-LAST_LINES:])
+def _span_ids(path: Path) -> set[str]:
+    """The spans that are in a spool file."""
+    return {span["spanId"] for span in decode.spans(decode.Lines(path)) if "spanId" in span}

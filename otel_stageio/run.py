@@ -4,6 +4,9 @@ A ``Pipeline`` or ``otel-stageio run`` owns a run and hands its id to children. 
 an implicit run, later stages join it, and the same stage again opens the next. Ids are minted when a run begins and
 kept in ``.stageio/run.json``; the root span is written once, when the run is over, by whoever sees that (a Python
 span can only be ended by the process that opened it, so the root is built directly).
+
+``run.json`` has the newest run, and below ``earlier`` those before it that are not over. What is over moves to a file
+of its own, ``.stageio/runs/<attempt>.json``: a job of a thousand runs begins its next as fast as its first.
 """
 
 from __future__ import annotations
@@ -13,16 +16,17 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import semconv as sc
 from .capture.text import clean
 from .events import iso
-from .fold import fold
 from .layout import Job, spooled_attempts
 from .otlp import decode
-from .runtime import boot_id, host_name, runtime
+from .runtime import boot_id, host_name, never_raises, runtime
 from .sinks.files import AppendFile, is_locked, locked, replace
+from .sinks.open_spans import left_open
 from .sinks.spool import share_life
 
 if TYPE_CHECKING:
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
 
 KIND = "stageio.run"
 SCHEMA_VERSION = 1
+
+#: Of so many attempts at a stage, the newest, it is asked whether they are alive; of older ones, if they are not over.
+_ASKED = 32
+#: The end of a journal in which its last word is looked for first.
+_TAIL = 256 * 1024
 
 
 class Run:
@@ -74,8 +83,17 @@ def load(job: Job) -> dict[str, Any]:
         content = json.loads(job.run_record.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    whole = isinstance(content, dict) and content.get("kind") == KIND and content.keys() >= _NEEDED
-    return content if whole else {}
+    return content if _is_whole(content) else {}
+
+
+def _is_whole(content: Any) -> bool:
+    """Whether this is a run record in which everything is what the code here takes it for."""
+    if not isinstance(content, dict) or content.get("kind") != KIND or not content.keys() >= _NEEDED:
+        return False
+    lists = (content.get("earlier", []), content.get("stages", []))
+    if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
+        return False
+    return type(content["attempt"]) is int and isinstance(content.get("stage_attempts", {}), dict)
 
 
 @contextmanager
@@ -91,31 +109,71 @@ def edit(job: Job) -> Iterator[dict[str, Any]]:
         yield content
         if json.dumps(content) != before:
             with suppress(OSError):
-                text = json.dumps(content, indent=2)
-                replace(job.run_record, text.encode() + b"\n", job.temporary)
+                _write(job, job.run_record, content)
+
+
+def _write(job: Job, path: Path, content: dict[str, Any]) -> None:
+    replace(path, json.dumps(content, indent=2).encode() + b"\n", job.temporary)
 
 
 def find(content: dict[str, Any], run_id: str) -> dict[str, Any] | None:
-    """The current or an earlier run by its id."""
+    """The current run, or one before it that is not over, by its id."""
     for candidate in (content, *content.get("earlier", ())):
         if candidate.get("run_id") == run_id:
             return dict(candidate)
     return None
 
 
+def finished(job: Job) -> Iterator[dict[str, Any]]:
+    """The runs that are over and were followed by another, the newest first."""
+    for number in sorted(_finished_attempts(job), reverse=True):
+        try:
+            content = json.loads(job.former_run(number).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if _is_whole(content):
+            yield content
+
+
+def all_runs(job: Job) -> list[dict[str, Any]]:
+    """Every run of a job, the newest first."""
+    content = load(job)
+    found = {run["run_id"]: run for run in finished(job)}
+    for run in (*content.get("earlier", ()), *([content] if content else ())):
+        found.setdefault(run.get("run_id"), run)
+    return sorted(found.values(), key=lambda run: run.get("attempt", 0), reverse=True)
+
+
+def _finished_attempts(job: Job) -> list[int]:
+    with suppress(OSError):
+        return [int(path.stem) for path in job.former_runs.glob("*.json") if path.stem.isdecimal()]
+    return []
+
+
+def _put_away(job: Job, run: dict[str, Any]) -> bool:
+    """Give a run that is over a file of its own. False if it is not over, or the disk refuses: then it stays."""
+    if run.get("status") == "running" or type(run.get("attempt")) is not int:
+        return False
+    try:
+        _write(job, job.former_run(run["attempt"]), run)
+        return True
+    except OSError:
+        return False
+
+
 def _begin(
     job: Job, content: dict[str, Any], pipeline: str, implicit: bool, outside: SpanContext | None
 ) -> dict[str, Any]:
-    """Put a new run at the top of ``content``; the one before moves to ``earlier``."""
+    """Put a new run at the top of ``content``; those before it are put away, or to ``earlier`` if they are not over."""
     previous = {key: item for key, item in content.items() if key not in ("earlier", "stage_attempts")}
-    earlier = list(content.get("earlier", ()))
+    before = [*content.get("earlier", ()), *([previous] if previous else ())]
     now = runtime.clock.wall_ns()
     trace_id = outside.trace_id if outside is not None else runtime.ids.trace_id()
     run: dict[str, Any] = {
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
         "run_id": f"{runtime.ids.trace_id():032x}",
-        "attempt": previous.get("attempt", 0) + 1,
+        "attempt": (previous["attempt"] if previous else _highest(job)) + 1,
         "pipeline": pipeline,
         "implicit": implicit,
         "trace_id": f"{trace_id:032x}",
@@ -131,12 +189,20 @@ def _begin(
     }
     if previous:
         run["previous"] = {key: previous[key] for key in ("run_id", "trace_id", "root_span_id")}
-        earlier.append(previous)
     run["stage_attempts"] = content.get("stage_attempts", {})
-    run["earlier"] = earlier
+    run["earlier"] = [earlier for earlier in before if not _put_away(job, earlier)]
     content.clear()
     content.update(run)
     return run
+
+
+def _highest(job: Job) -> int:
+    """The highest number that a run of this job has had, where ``run.json`` is missing or was damaged."""
+    numbers = _finished_attempts(job)
+    with suppress(OSError):
+        parts = [name.split(".") for name in os.listdir(job.spool) if name.startswith("@run.")]
+        numbers += [int(words[1]) for words in parts if words[1].isdecimal()]
+    return max(numbers, default=0)
 
 
 def _pipeline_log(job: Job, now_ns: int) -> str:
@@ -162,7 +228,9 @@ def begin_owned(
         run = _begin(job, content, pipeline, False, outside)
         content["planned"] = run["planned"] = planned
         content["attributes"] = run["attributes"] = attributes
-        return Run(dict(run))
+        begun = Run(dict(run))
+    _close_superseded(job)
+    return begun
 
 
 class Entry:
@@ -191,7 +259,8 @@ def enter(job: Job, stage: str, handed: str | None, outside: SpanContext | None,
             chosen = _begin(job, content, clean(job.root.name) or "job", True, outside)
         counters = content.setdefault("stage_attempts", {})
         known = spooled_attempts(job).get(stage, [])
-        alive = [number for number in known if is_locked(job.journal(stage, number))]
+        asked = {*known[-_ASKED:], *(left.attempt for left in left_open(job, stage))}
+        alive = [number for number in sorted(asked) if is_locked(job.journal(stage, number))]
         attempt = max([counters.get(stage, 0), *known]) + 1
         while True:
             try:
@@ -201,14 +270,17 @@ def enter(job: Job, stage: str, handed: str | None, outside: SpanContext | None,
                 attempt += 1
         share_life(journal)
         counters[stage] = attempt
-        entry = {"stage": stage, "attempt": attempt, "pid": os.getpid(), "parent_pid": os.getppid()}
-        _stages_of(content, chosen["run_id"]).append(entry)
-        return Entry(Run(dict(chosen)), attempt, journal, opened, alive)
+        _note(job, content, chosen["run_id"], stage, attempt)
+        entry = Entry(Run(dict(chosen)), attempt, journal, opened, alive)
+    if opened:
+        _close_superseded(job)
+    return entry
 
 
 def _choose(job: Job, content: dict[str, Any], stage: str, handed: str | None) -> dict[str, Any] | None:
     if handed is not None:
-        found = find(content, handed)
+        # Who was started by a run belongs to it, even where it comes so late that another has begun.
+        found = find(content, handed) or next((run for run in finished(job) if run["run_id"] == handed), None)
         if found is not None:
             return found
     if not content or content.get("status") != "running":
@@ -220,24 +292,53 @@ def _choose(job: Job, content: dict[str, Any], stage: str, handed: str | None) -
     return dict(content) if is_locked(job.owner_lock) else None
 
 
-def _stages_of(content: dict[str, Any], run_id: str) -> list[dict[str, Any]]:
-    for candidate in (content, *content.get("earlier", ())):
-        if candidate.get("run_id") == run_id:
-            stages: list[dict[str, Any]] = candidate.setdefault("stages", [])
-            return stages
-    return []
+def _note(job: Job, content: dict[str, Any], run_id: str, stage: str, attempt: int) -> None:
+    """Write down that a stage is of a run."""
+    entry = {"stage": stage, "attempt": attempt, "pid": os.getpid(), "parent_pid": os.getppid()}
+    for run in (content, *content.get("earlier", ())):
+        if run.get("run_id") == run_id:
+            run.setdefault("stages", []).append(entry)
+            return
+    for run in finished(job):
+        if run["run_id"] == run_id:
+            run.setdefault("stages", []).append(entry)
+            _put_away(job, run)
+            return
 
 
 def stage_records(job: Job, run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The folded record of every stage attempt of a run, in the order of starting, with ``alive`` added."""
+    """How every stage attempt of a run stands, in the order of starting: ``stage, status, last_ns, alive``."""
     records = []
     for item in run.get("stages", ()):
         path = job.journal(item["stage"], item["attempt"])
-        record = fold(decode.events(decode.Lines(path)))
-        record["stage"] = record["stage"] or item["stage"]
-        record["alive"] = is_locked(path)
-        records.append(record)
+        alive = is_locked(path)
+        status, last_ns = _last_word(path, alive)
+        records.append({"stage": item["stage"], "status": status, "last_ns": last_ns, "alive": alive})
     return records
+
+
+def _last_word(path: Path, alive: bool) -> tuple[str, int]:
+    """A stage's status and when it was last heard of. A long journal is read from its end: its end says all."""
+    size = 0
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return "lost", 0  # somebody has deleted it: the stage can neither say its end nor be judged by it
+    except OSError:
+        pass
+    status, last_ns = _status_in(decode.Lines(path, max(0, size - _TAIL)))
+    if status is None and size > _TAIL and not alive:
+        status, last_ns = _status_in(decode.Lines(path))
+    return status or "running", last_ns
+
+
+def _status_in(lines: decode.Lines) -> tuple[str | None, int]:
+    status, last_ns = None, 0
+    for event in decode.events(lines):
+        last_ns = max(last_ns, event.time_ns)
+        if event.name == sc.EVENT_ENDED:
+            status = str(event.attributes.get(sc.STAGE_STATUS, "incomplete"))
+    return status, last_ns
 
 
 def result_of(records: list[dict[str, Any]]) -> str:
@@ -249,11 +350,17 @@ def result_of(records: list[dict[str, Any]]) -> str:
     return "success" if all(status in sc.GOOD_STATUSES for status in latest.values()) else "failed"
 
 
-def close(job: Job, run_id: str, status: str | None = None, error: BaseException | None = None) -> bool:
-    """Write a run's root span, once. False if that had been done, or if a stage of the run is still alive.
+def close(
+    job: Job,
+    run_id: str,
+    status: str | None = None,
+    error: BaseException | None = None,
+) -> bool:
+    """Write a run's root span, once. False if that had been done, or if a stage of the run may still be alive.
 
     Args:
-        status: the owner's word for how the run went; by default what its stages say.
+        status: the owner's word for how the run went. By default what its stages say, and then each must have ended
+            or have been judged dead: a free lock alone says nothing about a stage on another host.
     """
     from .otlp.root_span import write_root
 
@@ -264,24 +371,31 @@ def close(job: Job, run_id: str, status: str | None = None, error: BaseException
             if run.get("status") != "running":
                 return False
             records = stage_records(job, run)
-            if status is None and any(record["alive"] for record in records):
+            if status is None and any(record["alive"] or record["status"] == "running" for record in records):
                 return False
-            ends = [_end_ns(job, item) for item in run.get("stages", ())]
+            ends = [record["last_ns"] for record in records]
             now = runtime.clock.wall_ns()
             # Closed by its owner: over now. Found idle: over when its last stage was.
             end = now if status is not None else max([*ends, run["started_ns"]])
             run["status"] = status or result_of(records)
             run["ended_at"] = iso(end)
-            write_root(job, Run(run), run["status"], max(end, *ends, run["started_ns"]), error)
+            lent = None
+            if status is None:  # closed by somebody else, whose service, host and process are not the run's
+                journals = [job.journal(item["stage"], item["attempt"]) for item in run.get("stages", ())]
+                lent = next((path for path in journals if path.exists()), None)
+            write_root(job, Run(run), run["status"], max(end, *ends, run["started_ns"]), error, lent)
+            if run is not content and _put_away(job, run):
+                content["earlier"].remove(run)
             return True
     return False
 
 
-def _end_ns(job: Job, item: dict[str, Any]) -> int:
-    latest = 0
-    for event in decode.events(decode.Lines(job.journal(item["stage"], item["attempt"]))):
-        latest = max(latest, event.time_ns)
-    return latest
+@never_raises()
+def _close_superseded(job: Job) -> None:
+    """No stage can join an implicit run any more once another run has begun: it is over when its stages are."""
+    for run in load(job).get("earlier", ()):
+        if run.get("implicit") and run.get("status") == "running":
+            close(job, run["run_id"])
 
 
 class OwnerLock:

@@ -1,13 +1,15 @@
-"""The schema of ``.stageio/run.json``."""
+"""The schema of ``.stageio/run.json``, and of ``.stageio/runs/<attempt>.json``."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from pydantic import Field
 
 from .layout import Job
-from .manifest import Open, checked
+from .manifest import ManifestError, Open, checked
 
 
 class Owner(Open):
@@ -53,22 +55,46 @@ class RunBase(Open):
 
 
 class RunRecord(RunBase):
-    """``run.json``: the newest run, the earlier ones by reference."""
+    """``run.json``: the newest run. The earlier ones are files of their own, once they are over."""
 
     kind: str
     schema_version: int
     stage_attempts: dict[str, int] = Field(default_factory=dict, description="Attempts so far, by stage.")
-    earlier: list[RunBase] = Field(default_factory=list, description="Oldest first.")
+    earlier: list[RunBase] = Field(
+        default_factory=list,
+        description="Oldest first. In the file only those that are not over; the others are in runs/<attempt>.json.",
+    )
 
     @classmethod
     def load(cls, job_dir: str | os.PathLike[str]) -> RunRecord:
-        """Read a job's run record.
+        """Read a job's run record, with all its earlier runs.
 
         Raises:
-            ManifestError: if the job has none (the original wrote none), or it is damaged.
+            ManifestError: if the job has none (the original wrote none), or it is damaged. An earlier run that is
+                damaged is left out.
 
         Example:
             >>> RunRecord.load(job).attempt
             1
         """
-        return checked(cls, Job(job_dir).run_record, "run record")  # type: ignore[no-any-return]
+        job = Job(job_dir)
+        record: RunRecord = checked(cls, job.run_record, "run record")
+        found = []
+        for path in former_runs(job):
+            with suppress(ManifestError):
+                found.append(checked(RunBase, path, "run record"))
+        record.take_in(found)
+        return record
+
+    def take_in(self, finished: list[RunBase]) -> None:
+        """Add the runs that have files of their own to ``earlier``."""
+        # A kill between two writes leaves one here and there: as its own file has it, it is over.
+        runs = {run.run_id: run for run in (*self.earlier, *finished) if run.run_id != self.run_id}
+        self.earlier = sorted(runs.values(), key=lambda run: run.attempt)
+
+
+def former_runs(job: Job) -> list[Path]:
+    """The files of the runs that are over, oldest first."""
+    return sorted(
+        (path for path in job.former_runs.glob("*.json") if path.stem.isdecimal()), key=lambda path: int(path.stem)
+    )

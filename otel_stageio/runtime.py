@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from .semconv import ENV_HOST_ID
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -97,8 +99,10 @@ _boot_id: str | None = None
 
 
 def boot_id() -> str:
-    """The kernel's boot id where there is one: a pid or a lock from before a reboot means nothing."""
+    """The kernel's boot id where there is one: a lock or a pid means something within one boot of one kernel only."""
     global _boot_id
+    if os.environ.get(ENV_HOST_ID):
+        return ""  # whoever names the host says that what the kernel knows of itself is not to be relied on
     if _boot_id is None:
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -109,4 +113,4 @@ def boot_id() -> str:
 
 
 def host_name() -> str:
-    return os.uname().nodename
+    return os.environ.get(ENV_HOST_ID) or os.uname().nodename

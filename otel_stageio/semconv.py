@@ -51,6 +51,10 @@ SKIP_REASON = "stageio.skip.reason"
 CAUSE = "stageio.cause"
 SIGNAL = "stageio.signal"
 OOM = "stageio.oom"
+MEMORY_PEAK = "stageio.memory.peak"
+CPU_SECONDS = "stageio.cpu.seconds"
+#: Key under a manifest's ``resources`` -> the heartbeat's attribute.
+USED = {"peak_memory_bytes": MEMORY_PEAK, "cpu_seconds": CPU_SECONDS}
 
 # -- ours: what a stage did ------------------------------------------------------------------------------------------
 ARTIFACT_ROLE = "stageio.artifact.role"
@@ -89,6 +93,10 @@ LOCAL_DETAIL = "stageio.local.exception.message"
 LOCAL_TRACEBACK = "stageio.local.exception.stacktrace"
 LOCAL_HOST = "stageio.local.host"
 LOCAL_BOOT_ID = "stageio.local.boot_id"
+LOCAL_LOCKED = "stageio.local.locked"
+LOCAL_OOM_KILLS = "stageio.local.oom_kills"
+LOCAL_LAST_LINES = "stageio.local.last_lines"
+LOCAL_NO_MANIFEST = "stageio.local.no_manifest"
 LOCAL_TRACE = "stageio.local.trace"
 #: On a scope: the application's own provider made these spans and its exporter sends them, so delivery does not.
 LOCAL_APPLICATION_EXPORTS = "stageio.local.application_exports"
@@ -106,6 +114,7 @@ EVENT_WARNING = "stageio.warning"
 EVENT_ERROR = "stageio.error"
 EVENT_EXCEPTION = "stageio.exception"
 EVENT_PROGRESS = "stageio.progress"
+EVENT_HEARTBEAT = "stageio.heartbeat"
 SPAN_EVENT_EXCEPTION = "exception"
 
 # -- status words ----------------------------------------------------------------------------------------------------
@@ -144,6 +153,7 @@ ENV_OTLP_LEVEL = "OTEL_STAGEIO_OTLP_LEVEL"
 ENV_DELIVERY = "OTEL_STAGEIO_DELIVERY"
 ENV_EXIT_BUDGET = "OTEL_STAGEIO_EXIT_BUDGET"
 ENV_SIGTERM = "OTEL_STAGEIO_SIGTERM"
+ENV_HOST_ID = "OTEL_STAGEIO_HOST_ID"
 ENV_DROP_IN = "OTEL_STAGEIO_DROP_IN"
 ENV_TRACEPARENT = "TRACEPARENT"
 ENV_TRACESTATE = "TRACESTATE"

@@ -21,6 +21,7 @@ from . import semconv as sc
 from .capture.log_handler import StageHandler, StageLogger
 from .capture.root_logging import RootCapture
 from .ending import ending_of, is_success
+from .held import held_signals
 from .layout import Job, canonical, directory_name, stage_number
 from .levels import console_level
 from .recorder import Recorder, open_recorder
@@ -213,8 +214,11 @@ class StageIO(StagePaths):
 
     def _end(self, status: str, **how: Any) -> None:
         first = not self._recorder.ended and os.getpid() == self._recorder.pid
-        self._recorder.end(status, **how)
-        self._release()
+        try:
+            with held_signals():
+                self._recorder.end(status, **how)
+        finally:
+            self._release()
         if first and self._pipeline is not None:
             why = how.get("message") or self._recorder.record.get("reason")
             self._pipeline.stage_ended(self.stage_name, status, self._recorder.elapsed_ns / 1e9, why)

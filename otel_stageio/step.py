@@ -43,9 +43,7 @@ class Step:
             attributes = capture.attributes(self._attributes) if self._attributes else {}
             name = capture.name(self._name)
             self._span: trace.Span = tracer().start_span(name, base, attributes=attributes)
-            if self._span.is_recording():
-                span_id = self._span.get_span_context().span_id
-                recorder.captured[span_id] = (name, attributes, capture.redactor.lessons)
+            recorder.span_began(self._span, name, attributes)
             self._token = otel_context.attach(trace.set_span_in_context(self._span, base))
         except Exception:
             runtime.internal_error("span")

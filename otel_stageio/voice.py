@@ -15,6 +15,7 @@ from .runtime import never_raises, runtime
 
 PROGRESS_INTERVAL_NS = 1_000_000_000
 _MOST_KEYS = 200
+_RESERVED = (sc.LOCAL_PREFIX, sc.LOST_PREFIX, sc.REDACTIONS, sc.SANITISED)
 
 
 class Voice:
@@ -98,9 +99,12 @@ class Voice:
         plain_name = self.capture.string(name) or "event"
         if plain_name.startswith(sc.EVENT_PREFIX):  # the fold trusts these names
             plain_name = f"user.{plain_name}"
+        self.emit(plain_name, self.user_attributes(attributes))
+
+    def user_attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """What a caller gave, captured, without the names that the fold counts by."""
         plain = self.capture.attributes(attributes)
-        reserved = (sc.LOCAL_PREFIX, sc.LOST_PREFIX, sc.REDACTIONS, sc.SANITISED)
-        self.emit(plain_name, {key: value for key, value in plain.items() if not key.startswith(reserved)})
+        return {key: value for key, value in plain.items() if not key.startswith(_RESERVED)}
 
     @never_raises()
     def progress(self, done: float, total: float | None, unit: str) -> None:

@@ -35,7 +35,18 @@ def message_of(record: logging.LogRecord) -> str:
     return text
 
 
-class StageHandler(logging.Handler):
+class LocklessHandler(logging.Handler):
+    """A handler without logging's own lock: what it calls has locks of its own.
+
+    With both, a thread that logs would take logging's first and the stage's second, and one whose event makes the SDK
+    log (a span with too many attributes) the other way round; and each would wait for the other for ever.
+    """
+
+    def createLock(self) -> None:
+        self.lock = None
+
+
+class StageHandler(LocklessHandler):
     """The handler of a ``stage.<name>`` logger. ``console_level`` decides what is printed, and nothing else."""
 
     def __init__(self, recorder: Recorder) -> None:

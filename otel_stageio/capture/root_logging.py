@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ..ambient import ambient
 from ..runtime import runtime
-from .log_handler import message_of
+from .log_handler import LocklessHandler, message_of
 
 _lock = threading.Lock()
 _active: RootCapture | None = None
@@ -81,7 +81,7 @@ class _AsBefore(logging.Filter):
         return record.levelno >= self._level
 
 
-class _RootHandler(logging.Handler):
+class _RootHandler(LocklessHandler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
 

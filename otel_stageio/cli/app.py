@@ -240,6 +240,36 @@ def push(
 
 
 @app.command()
+def recover(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB|ROOT...", help="Job directories, or directories of jobs.")],
+    lost_after: Annotated[
+        str, typer.Option(metavar="TIME", help="Silence after which a stage on another host counts as lost.")
+    ] = "10m",
+    json: JsonOption = False,
+) -> None:
+    """Close what died: its end, its last words and its open spans, in the files and for the trace.
+
+    A stage of this machine is closed as crashed once its processes are gone, one of another host as lost after a long
+    silence. The next stage or run of a job does this by itself, as do status and push; this is for jobs that nobody
+    looks at, and safe to run at any time, on every host at once.
+
+    \b
+    Examples:
+      otel-stageio recover out/job1
+      otel-stageio recover out --lost-after 1h
+    """
+    from .text import seconds_of
+
+    seconds = seconds_of(lost_after)
+    if not seconds:
+        raise typer.BadParameter(f"--lost-after takes 90s, 10m or 2h, not {lost_after!r}")
+    with _answering(json):
+        from .recover import recover_all
+
+        recover_all(jobs, seconds, json)
+
+
+@app.command()
 def doctor(
     endpoint: EndpointOption = None,
     protocol: ProtocolOption = None,

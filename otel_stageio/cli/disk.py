@@ -17,7 +17,9 @@ from pydantic import BaseModel, ValidationError
 from ..fold import Fold
 from ..layout import Job, safe_name
 from ..otlp import decode
+from ..recovery import may_live
 from ..sinks.files import is_locked
+from ..sinks.manifest_file import too_deep
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -61,6 +63,8 @@ def json_object(path: Path, *, strict: bool = False) -> dict[str, Any]:
         raise Unreadable(f"is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise Unreadable(f"is no JSON object but a {type(content).__name__}")
+    if too_deep(content):
+        raise Unreadable("is nested too deeply")
     return content
 
 
@@ -164,8 +168,12 @@ def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> Path | 
 
 
 def lives(job: Job, stage: str, attempt: int) -> bool:
+    """Whether an attempt that has no end may still be running, on this host or another."""
     path = journal(job, stage, attempt)
-    return path is not None and held(path)
+    try:
+        return path is not None and stat.S_ISREG(path.stat().st_mode) and may_live(job, stage, attempt)
+    except OSError:
+        return False
 
 
 def held(path: Path) -> bool:

@@ -25,9 +25,8 @@ from ..layout import Job
 from .reader import CannotAnswer, check_job
 from .sent import words
 from .terminal import Terminal, complain, document
-from .text import count, one_line
+from .text import count, one_line, seconds_of
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 #: Seconds that a watch takes to end its last request when it is told to stop.
 _LAST_SECONDS = 5.0
 
@@ -61,8 +60,9 @@ def since_when(text: str, now: datetime | None = None) -> float:
         BadOption: for anything else.
     """
     now = now or datetime.now(timezone.utc)
-    if match := re.fullmatch(r"(\d+)\s*([smhdw])", text.strip()):
-        return (now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])).timestamp()
+    seconds = seconds_of(text)
+    if seconds is not None:
+        return (now - timedelta(seconds=seconds)).timestamp()
     try:
         return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).timestamp()
     except ValueError:

@@ -102,7 +102,7 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
     record = None
     try:
         record, found = read_runs(job)
-        problems += [f".stageio/run.json: {problem}" for problem in found]
+        problems += found
     except Unreadable as error:
         if job.machinery.is_dir():
             problems.append(f".stageio/run.json {error}")

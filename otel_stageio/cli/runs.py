@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from ..events import iso
 from ..layout import Job
-from ..run_record import RunBase, RunRecord
-from .disk import json_object, tolerant
+from ..run_record import RunBase, RunRecord, former_runs
+from .disk import Unreadable, json_object, tolerant
 from .text import seconds_between
 from .view import RunView, StageView, worst
 
 
 def read_runs(job: Job) -> tuple[RunRecord, list[str]]:
-    """The run record, and what had to be left out of it.
+    """The run record with all its earlier runs, and what had to be left out of it, as ``file: problem``.
 
     Raises:
         Unreadable: if there is none, or nothing can be had of it.
     """
-    return tolerant(RunRecord, json_object(job.run_record))
+    record, problems = tolerant(RunRecord, json_object(job.run_record))
+    problems = [f".stageio/run.json: {problem}" for problem in problems]
+    finished = []
+    for path in former_runs(job):
+        shown = f".stageio/runs/{path.name}"
+        try:
+            run, found = tolerant(RunBase, json_object(path))
+        except Unreadable as error:
+            problems.append(f"{shown} {error}")
+            continue
+        problems += [f"{shown}: {problem}" for problem in found]
+        finished.append(run)
+    record.take_in(finished)
+    return record, problems
 
 
 def run_number(record: RunRecord | None, stage: str, attempt: int, run_id: str | None) -> int | None:

@@ -57,6 +57,15 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24:02d} h"
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds_of(text: str) -> float | None:
+    """``90s``, ``10m``, ``2h``, ``3d`` as seconds; None for anything else."""
+    match = re.fullmatch(r"(\d+)\s*([smhdw])", text.strip())
+    return int(match[1]) * float(_UNITS[match[2]]) if match else None
+
+
 def size(number: int | None) -> str:
     """``512 B``, ``1.4 KiB``, ``38.0 GiB``."""
     if number is None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from ..fold import KIND
 from ..layout import Job, owner_of
 from ..manifest import Manifest
-from ..run_record import RunBase, RunRecord
+from ..run_record import RunBase, RunRecord, former_runs
 from ..semconv import GOOD_STATUSES
 from .disk import Unreadable, entries, json_object, lives, sentence
 from .findings import Findings
@@ -117,7 +117,16 @@ def _runs(job: Job, findings: Findings) -> list[RunBase]:
         return []
     record = _model(RunRecord, job.run_record, ".stageio/run.json", findings)
     findings.looked_at("run record")
-    return [record, *record.earlier] if isinstance(record, RunRecord) else []
+    finished = []
+    for path in former_runs(job):
+        run = _model(RunBase, path, f".stageio/runs/{path.name}", findings)
+        findings.looked_at("run record")
+        if isinstance(run, RunBase):
+            finished.append(run)
+    if not isinstance(record, RunRecord):
+        return finished
+    record.take_in(finished)
+    return [record, *record.earlier]
 
 
 def _model(model: type[BaseModel], path: Path, shown: str, findings: Findings, content: Any = None) -> BaseModel | None:

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..events import iso
 from ..layout import Job
 from ..otlp import decode
 from ..runtime import runtime
+from ..sinks.files import lock_file
 from .outcome import Outcome
 from .settings import SIGNALS, Endpoint
 
@@ -29,9 +30,6 @@ from .settings import SIGNALS, Endpoint
 BATCH_BYTES = 1024 * 1024
 #: A line is under 1 MiB (see otel_stageio.fit); what is far longer was not written by us.
 _LONGEST_LINE = 8 * 1024 * 1024
-
-#: Descriptors of the locks that this process holds: a forked child has them too, and must let go of them.
-_held: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -71,25 +69,20 @@ class Outbox:
     @contextmanager
     def locked(self) -> Iterator[bool]:
         """Be the only deliverer of this job. Yields False if another one is at it, or the job is gone."""
-        fd = -1
-        mine = True
-        try:
-            fd = os.open(self.job.delivery_lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            _held.add(fd)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # Where there are no locks to be had (a read-only or full disk, some network file systems) go on without.
-            mine = error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.ENOENT) or (
-                error.errno == errno.EACCES and fd < 0
-            )
-        try:
+        with ExitStack() as stack:
+            fd = -1
+            mine = True
+            try:
+                fd = stack.enter_context(lock_file(self.job.delivery_lock))
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                # Where no lock is to be had (a read-only or full disk, some network file systems) go on without.
+                mine = error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.ENOENT) or (
+                    error.errno == errno.EACCES and fd < 0
+                )
             if mine:
                 self.load()
             yield mine
-        finally:
-            if fd in _held:  # not in a forked child, which has closed it
-                _held.discard(fd)
-                os.close(fd)
 
     def load(self) -> None:
         """Read how far everything has been accepted."""
@@ -230,11 +223,3 @@ class Outbox:
                 os.close(fd)
             os.replace(draft, self.job.ack)
             self._unsaved = False
-
-
-def after_fork() -> None:
-    """In a forked child: let go of the parent's locks, or a dead parent's job would look attended to for ever."""
-    for fd in list(_held):
-        with suppress(OSError):
-            os.close(fd)
-    _held.clear()

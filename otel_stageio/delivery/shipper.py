@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from .. import run as runs
-from ..layout import Job
+from ..layout import Job, find_jobs
 from ..recovery import close_dead, recover
-from ..runtime import host_name, runtime
+from ..runtime import runtime
 from .delivery import Delivery, Report
 from .outbox import Outbox
 
@@ -167,28 +167,12 @@ class Watch:
         content = runs.load(job)
         if content.get("status") != "running":
             return True
-        if content.get("owner", {}).get("host") != host_name() or not os.access(job.spool, os.W_OK):
-            return False  # locks of another host's processes may not be seen here
+        if not os.access(job.spool, os.W_OK):
+            return False
         close_dead(job)
         if content.get("implicit") and _idle_seconds(job) > IDLE_SECONDS:
             recover(job.root)
         return runs.load(job).get("status") != "running"
-
-
-def find_jobs(root: str) -> Iterator[str]:
-    """Job directories at any depth; what lies inside a job is not searched, and links are not followed."""
-    places = [root]
-    while places:
-        place = places.pop()
-        try:
-            with os.scandir(place) as entries:
-                inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue
-        if os.path.join(place, ".stageio") in inner:
-            yield place
-        else:
-            places += [path for path in inner if not os.path.basename(path).startswith(".")]
 
 
 def _mark(path: str) -> int:

@@ -17,7 +17,6 @@ from ..ambient import open_pipelines, open_recorders
 from ..layout import Job
 from ..runtime import runtime
 from ..sinks.files import is_locked
-from . import outbox as outboxes
 from .outbox import Outbox
 from .settings import Endpoint, endpoints
 
@@ -67,7 +66,6 @@ def after_fork() -> None:
     global _worker
     _worker = None
     _left_to_others.clear()
-    outboxes.after_fork()
 
 
 def exit_budget() -> float:

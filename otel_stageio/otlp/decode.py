@@ -20,10 +20,15 @@ _NOT_OTLP = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
 class Lines:
-    """Iterates over the parsed lines of a journal. ``damaged`` counts lines that are not JSON objects."""
+    """Iterates over the parsed lines of a journal. ``damaged`` counts lines that are not JSON objects.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        start: begin with the first line that begins after this byte.
+    """
+
+    def __init__(self, path: Path, start: int = 0) -> None:
         self.path = path
+        self.start = start
         self.damaged = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -32,6 +37,9 @@ class Lines:
         except FileNotFoundError:
             return
         with file:
+            if self.start:
+                file.seek(self.start)
+                file.readline()
             for line in file:
                 if not line.strip():
                     continue
@@ -77,6 +85,14 @@ def value(encoded: dict[str, Any]) -> Any:
 
 def mapping(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     return {pair["key"]: value(pair.get("value", {})) for pair in pairs}
+
+
+def time_of(record: dict[str, Any]) -> int:
+    """When a log record was made, in nanoseconds; 0 where it does not say."""
+    try:
+        return int(record.get("timeUnixNano", 0))
+    except (TypeError, ValueError):
+        return 0
 
 
 def event_of(record: dict[str, Any]) -> Event | None:

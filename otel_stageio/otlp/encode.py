@@ -174,26 +174,35 @@ def span(span: ReadableSpan) -> str:
     Two fields are better: a link's trace state, which the official encoder forgets, and a status that was never set,
     which is left out.
     """
-    return "".join(halves(span, attributes_of(span)))
+    return "".join(halves(span, attributes(attributes_of(span)), beginning(span)))
+
+
+def beginning(span: ReadableSpan) -> str:
+    """What is known of a span when it begins, but for its attributes: ids, name, kind, start. An open JSON object."""
+    context = span.get_span_context()
+    assert context is not None
+    parent = span.parent
+    parent_id = f'"parentSpanId":"{_hex(parent.span_id, 16)}",' if parent is not None else ""
+    kind = 1 if span.kind is SpanKind.INTERNAL else span.kind.value + 1
+    return (
+        f'{{"traceId":"{_hex(context.trace_id, 32)}","spanId":"{context.span_id:016x}",{_trace_state(context)}'
+        f'{parent_id}"flags":{_flags(parent)},"name":{quote(span.name)},"kind":{kind},'
+        f'"startTimeUnixNano":"{span.start_time or 0}"'
+    )
+
+
+def begun(beginning: str, inside: str) -> str:
+    """A span that has not ended: :func:`beginning`, and the inside of its attributes."""
+    return f'{beginning},"attributes":[{inside}]}}'
 
 
 #: The second half of a span without events, links, status, or anything dropped.
 NOTHING_MORE = "}"
 
 
-def halves(span: ReadableSpan, values: Mapping[str, Any]) -> tuple[str, str]:
-    """:func:`span` in two: what every span has, with ``values`` as its attributes, and what few have."""
-    context = span.get_span_context()
-    assert context is not None
-    parent = span.parent
-    parent_id = f'"parentSpanId":"{_hex(parent.span_id, 16)}",' if parent is not None else ""
-    kind = 1 if span.kind is SpanKind.INTERNAL else span.kind.value + 1
-    head = (
-        f'{{"traceId":"{_hex(context.trace_id, 32)}","spanId":"{context.span_id:016x}",{_trace_state(context)}'
-        f'{parent_id}"flags":{_flags(parent)},"name":{quote(span.name)},"kind":{kind},'
-        f'"startTimeUnixNano":"{span.start_time or 0}","endTimeUnixNano":"{span.end_time or 0}",'
-        f'"attributes":[{attributes(values)}]'
-    )
+def halves(span: ReadableSpan, inside: str, beginning: str) -> tuple[str, str]:
+    """:func:`span` in two: what every span has, and what few have. ``inside`` is the inside of its attributes."""
+    head = f'{beginning},"endTimeUnixNano":"{span.end_time or 0}","attributes":[{inside}]'
     rest = ""
     if dropped := span.dropped_attributes:
         rest += f',"droppedAttributesCount":{dropped}'

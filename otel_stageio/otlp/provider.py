@@ -109,6 +109,9 @@ class StageSpanProcessor(SpanProcessor):
             if recorder is not None:
                 context = span.get_span_context()
                 self._open[context.span_id] = recorder
+                scope = span.instrumentation_scope
+                if scope is None or scope.name != sc.SCOPE_NAME:  # ours say so themselves, once captured
+                    recorder.others_span_began(span)
         except Exception:
             runtime.internal_error("on_start")
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import semconv as sc
+from .._version import __version__
 from ..capture import Capture
 from ..sinks.files import AppendFile
 from ..sinks.spool import span_envelope
-from . import encode
+from . import decode, encode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentelemetry.sdk.trace import Event as SpanEvent
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import Link, SpanKind
@@ -65,13 +68,21 @@ def build(
     )
 
 
-def write_root(job: Job, run: Run, status: str, end_ns: int, error: BaseException | None = None) -> None:
-    """Write the root span of a run to the run's own spool file."""
+def write_root(
+    job: Job, run: Run, status: str, end_ns: int, error: BaseException | None = None, lent: Path | None = None
+) -> None:
+    """Write the root span of a run to the run's own spool file, unless it is there already.
+
+    Args:
+        lent: a journal of the run, whose resource the span gets; without one, that of this process.
+    """
     from opentelemetry.trace import Link, SpanKind
 
     from .provider import disabled
 
-    if disabled():
+    path = job.run_journal(run.attempt)
+    # There already: whoever closed the run was killed before the run's record said so.
+    if disabled() or any(span.get("spanId") == f"{run.root_span_id:016x}" for span in decode.spans(decode.Lines(path))):
         return
     attributes: dict[str, Any] = {
         **run.data.get("attributes", {}),
@@ -96,6 +107,12 @@ def write_root(job: Job, run: Run, status: str, end_ns: int, error: BaseExceptio
         message=f"the run ended as {status}",
         links=links,
     )
-    file = AppendFile(job.run_journal(run.attempt))
-    file.write(span_envelope(root, Capture(job)).line(encode.span(root)))
+    envelope = span_envelope(root, Capture(job))
+    if lent is not None:
+        from ..past import resource_of
+
+        resource, schema = resource_of(job, lent)
+        envelope = encode.Envelope("spans", resource, encode.scope(sc.SCOPE_NAME, __version__), schema, sc.SCHEMA_URL)
+    file = AppendFile(path)
+    file.write(envelope.line(encode.span(root)))
     file.close()

@@ -14,7 +14,9 @@ from .. import semconv as sc
 from ..events import Event
 
 HALF = 50
-_NOT_BRIDGED = frozenset({sc.EVENT_STARTED, sc.EVENT_ENDED, sc.EVENT_PROGRESS, sc.EVENT_ATTRIBUTES, sc.EVENT_LATE})
+_NOT_BRIDGED = frozenset(
+    {sc.EVENT_STARTED, sc.EVENT_ENDED, sc.EVENT_PROGRESS, sc.EVENT_HEARTBEAT, sc.EVENT_ATTRIBUTES, sc.EVENT_LATE}
+)
 
 
 class TakesEvents(Protocol):

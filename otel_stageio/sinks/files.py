@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,26 +146,71 @@ def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = Fals
         raise
 
 
+#: Descriptors of lock files that are open for a while. A fork waits until what is open is also in here.
+_held: set[int] = set()
+_opening = threading.Lock()
+_hooked = False
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[int]:
+    """A file to lock, open for the length of a block. Yields its descriptor.
+
+    A child that another thread forks meanwhile has the descriptor too, and with it the lock for as long as it lives: it
+    lets go at once, so that the lock is this process's alone.
+
+    Raises:
+        OSError: if the file cannot be opened.
+    """
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_let_go)
+    with _opening:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        _held.add(fd)
+    try:
+        yield fd
+    finally:
+        with _opening:
+            if fd in _held:  # not in a forked child
+                _held.discard(fd)
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+
+def _wait() -> None:
+    _opening.acquire()
+
+
+def _go_on() -> None:
+    _opening.release()
+
+
+def _let_go() -> None:
+    global _opening
+    _opening = threading.Lock()
+    for fd in _held:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    _held.clear()
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Hold an exclusive lock on ``path`` (created if need be). Yields whether the lock is real.
 
     Where locks are refused (some network file systems) the work goes on without: one writer is the common case.
     """
-    fd = -1
-    real = False
-    try:
+    with contextlib.ExitStack() as stack:
+        real = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(lock_file(path)), fcntl.LOCK_EX)
             real = True
         except OSError:
             pass
         yield real
-    finally:
-        if fd >= 0:
-            os.close(fd)
 
 
 def is_locked(path: Path) -> bool:

@@ -8,6 +8,7 @@ is on disk, under the directory's lock, and replaces the file.
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from typing import Any
@@ -21,10 +22,14 @@ from .files import locked, replace
 _REST = 20
 #: The first writes are free: a stage that says all it has to say at once and then computes for hours is up to date.
 _FREE_WRITES = 32
+#: The parser takes more.
+_DEEPEST = 100
+#: What a file that is JSON, but no manifest, makes of the code that puts a record into it.
+_UNUSABLE = (AttributeError, TypeError, ValueError, RecursionError)
 
 
 class ManifestFile:
-    """Attributes: ``failed`` counts writes that the file system refused."""
+    """Attributes: ``failed`` counts writes that the file system refused, ``stale`` is whether the last one was."""
 
     def __init__(self, job: Job, stage: str, *, durable: bool = False) -> None:
         self._job = job
@@ -39,6 +44,7 @@ class ManifestFile:
         self._writes = 0
         self.failed = 0
         self.pending = False
+        self.stale = False
 
     def offer(self, record: dict[str, Any]) -> None:
         """Write unless the last write was too recent; then the next event, or the end, writes."""
@@ -54,19 +60,32 @@ class ManifestFile:
             with locked(self._lock):
                 if self._written is None or self._written != _stat(self._path):
                     self._others = self._read()
-                content = compose(self._others, record, self._owner)
-                text = json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False)
+                content, text = self._composed(record)
                 replace(self._path, text.encode() + b"\n", self._job.temporary, durable=self._durable)
                 self._others = content
                 self._written = _stat(self._path)
         except OSError:
             self.failed += 1
+            self.stale = True
             return False
+        self.stale = False
         self._writes += 1
         now = runtime.clock.monotonic_ns()
         self._not_before = now + _REST * (now - started)
         self.pending = False
         return True
+
+    def _composed(self, record: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        try:
+            content = compose(self._others, record, self._owner)
+            return content, _text(content)
+        except _UNUSABLE:
+            if not self._others:
+                raise
+        # JSON, and yet nothing that a record can be put into.
+        self._set_aside()
+        content = compose({}, record, self._owner)
+        return content, _text(content)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -74,15 +93,38 @@ class ManifestFile:
         except FileNotFoundError:
             return {}
         try:
-            content = json.loads(self._path.read_bytes()) if regular else None
-            if isinstance(content, dict):
+            # The original wrote NaN and Infinity, which are not JSON: they stay, as words.
+            content = json.loads(self._path.read_bytes(), parse_constant=str, parse_float=_finite) if regular else None
+            if isinstance(content, dict) and type(content.get("attempt", 1)) is int and not too_deep(content):
                 return content
         except (ValueError, RecursionError):
             pass
         # The original could leave half a file, and then failed at every later start. Set it aside; lose nothing.
+        self._set_aside()
+        return {}
+
+    def _set_aside(self) -> None:
         directory = directory_name(self._stage)
         os.replace(self._path, self._job.machinery / f"{directory}.manifest.json.damaged-{runtime.ids.span_id():016x}")
-        return {}
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False)
+
+
+def too_deep(content: Any) -> bool:
+    """Whether lists and objects are nested deeper than the code can go that walks through them level by level."""
+    depth, level = 0, [content]
+    while level and depth <= _DEEPEST:
+        depth += 1
+        containers = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [inner for items in containers for inner in items if isinstance(inner, (dict, list))]
+    return depth > _DEEPEST
+
+
+def _finite(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def compose(existing: dict[str, Any], record: dict[str, Any], owner: str) -> dict[str, Any]:

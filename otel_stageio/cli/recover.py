@@ -1,0 +1,81 @@
+"""``otel-stageio recover``: close what died, of some jobs or of a whole tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..layout import Job, find_jobs
+from ..manifest import ManifestError, manifest_of
+from ..recovery import recover
+from .reader import check_job, is_job
+from .terminal import Terminal, document
+from .text import count, one_line
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A stage that was closed; ``status`` is ``crashed`` or ``lost``."""
+
+    stage: str
+    attempt: int
+    status: str
+    cause: str
+
+
+def recover_all(paths: Sequence[str], lost_after: float, json: bool) -> None:
+    """Close what died in these jobs, or in the jobs below these directories.
+
+    Raises:
+        CannotAnswer: if one of them is neither; before anything is closed.
+    """
+    jobs = [job for path in paths for job in _jobs(path)]
+    found = {job: _recover(job, lost_after) for job in jobs}
+    if json:
+        document(_document(found))
+    else:
+        _show(found)
+
+
+def _jobs(path: str) -> Iterator[str]:
+    job = Job(path)
+    if job.root.is_dir() and not is_job(job):
+        below = sorted(find_jobs(path))
+        if below:
+            yield from below
+            return
+    check_job(job, path)
+    yield path
+
+
+def _recover(path: str, lost_after: float) -> list[Closed]:
+    closed = []
+    for name in recover(path, lost_after=lost_after):
+        stage, _, attempt = name.rpartition(".")
+        status, cause = "crashed", ""
+        try:
+            record = manifest_of(Job(path), stage)
+            for each in (record, *record.attempts):
+                if each.attempt == int(attempt):
+                    status, cause = each.status, each.cause or ""
+        except ManifestError:
+            pass  # it had none, and wanted none
+        closed.append(Closed(stage, int(attempt), status, cause))
+    return closed
+
+
+def _document(found: dict[str, list[Closed]]) -> dict[str, Any]:
+    jobs = {job: [vars(each) for each in closed] for job, closed in found.items() if closed}
+    return {"jobs": len(found), "closed": sum(map(len, found.values())), "by_job": jobs}
+
+
+def _show(found: dict[str, list[Closed]]) -> None:
+    terminal = Terminal()
+    for job, closed in found.items():
+        for each in closed:
+            terminal.line(terminal.glyph(each.status), f" {job}  {each.stage}, attempt {each.attempt}: ",
+                          terminal.state(each.status), f"; {one_line(each.cause)}" if each.cause else "")  # fmt: skip
+    number = sum(map(len, found.values()))
+    terminal.line(f"{count(number, 'dead stage')} closed in {count(len(found), 'job')}" if number
+                  else f"nothing has died in {count(len(found), 'job')}")  # fmt: skip

@@ -1,0 +1,140 @@
+"""Whether a stage is alive, and if it is not, what can be said of its death.
+
+A stage holds a lock on its journal, and the kernel lets go of it when the last of its processes is gone. Under the
+same kernel that is all one needs to know. Elsewhere (another host, a file system without locks) a free lock means
+nothing: there a stage counts as lost once it has been silent for long, and no sooner; its heartbeat is twice a minute.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import semconv as sc
+from .resources.cgroup import OomKills, oom_kills
+from .runtime import boot_id, host_name, runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .layout import Job
+
+#: Seconds of silence after which a stage that cannot be asked counts as lost.
+LOST_AFTER = 600.0
+
+
+@dataclass(frozen=True)
+class Death:
+    """Attributes:
+    status: ``crashed``, or ``lost`` where only silence speaks for it.
+    cause: a sentence.
+    attributes: what else is known, for the ``ended`` event.
+    """
+
+    status: str
+    cause: str
+    attributes: Mapping[str, Any]
+
+
+def birth(locked: bool) -> dict[str, Any]:
+    """What the ``started`` event says so that :func:`death` can be told one day.
+
+    Args:
+        locked: whether the journal is locked; some network file systems have no locks.
+    """
+    kills = oom_kills()
+    return {
+        sc.LOCAL_HOST: host_name(),
+        sc.LOCAL_BOOT_ID: boot_id(),
+        **({} if locked else {sc.LOCAL_LOCKED: False}),
+        **({sc.LOCAL_OOM_KILLS: [kills.path, kills.killed]} if kills is not None else {}),
+    }
+
+
+def seize(fd: int) -> bool | None:
+    """Try to lock a journal as nobody can while its stage lives. None: there are no locks to be had here."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except (OSError, ValueError):  # ValueError: the file could not be opened
+        return None
+
+
+def death(
+    job: Job, files: list[Path], born: Mapping[str, Any], last_ns: int, seized: bool | None, lost_after: float
+) -> Death | None:
+    """How a stage without an end has died; None if it may be alive.
+
+    Args:
+        files: what the stage writes to.
+        born: attributes of its ``started`` event.
+        last_ns: when it last said something, by its own clock.
+        seized: what :func:`seize` answered for its journal.
+        lost_after: seconds of silence that make it lost.
+    """
+    if seized is False:
+        return None
+    host, boot = born.get(sc.LOCAL_HOST), born.get(sc.LOCAL_BOOT_ID)
+    same_kernel = boot == boot_id() if boot and boot_id() else host == host_name()
+    if same_kernel and seized and born.get(sc.LOCAL_LOCKED, True):
+        return _crashed(born)
+    # A name is no proof that it is this machine. If it were another one with the same name, it would have gone on
+    # speaking after this one came up.
+    if host == host_name() and boot and boot_id() and boot != boot_id() and last_ns < _up_since_ns():
+        return Death("crashed", "the machine went down: it has been started anew since", {})
+    silence = _silence(job, files)
+    if silence is not None and silence >= lost_after:
+        where = "" if host == host_name() else f" on {host}"
+        return Death("lost", f"nothing was heard of it{where} for {_minutes(silence)}", {})
+    return None
+
+
+def _crashed(born: Mapping[str, Any]) -> Death:
+    kills = born.get(sc.LOCAL_OOM_KILLS)
+    if isinstance(kills, list) and len(kills) == 2 and OomKills(str(kills[0]), int(kills[1])).rose():
+        cause = "out of memory, it seems: the kernel killed a process of its control group for memory while it ran"
+        return Death("crashed", cause, {sc.OOM: True})
+    return Death("crashed", "its process is gone and left no word: killed, or crashed in native code", {})
+
+
+def _up_since_ns() -> int:
+    try:
+        return runtime.clock.wall_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    except (AttributeError, OSError):  # macOS has neither this clock nor boot ids
+        return 0
+
+
+def _silence(job: Job, files: list[Path]) -> float | None:
+    """Seconds since one of the files was written to; None if none of them is there.
+
+    By the clock of whoever keeps the files: the other host's clock and this one's may differ by more than the silence.
+    """
+    latest = 0
+    for path in files:
+        try:
+            latest = max(latest, os.stat(path).st_mtime_ns)
+        except OSError:
+            continue
+    probe = job.temporary / f"clock.{os.getpid()}.{runtime.ids.span_id():x}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            now = os.fstat(fd).st_mtime_ns
+        finally:
+            os.close(fd)
+            os.unlink(probe)
+    except OSError:  # not ours to write: then nobody will write an end either, and this clock has to do
+        now = runtime.clock.wall_ns()
+    return (now - latest) / 1e9 if latest else None
+
+
+def _minutes(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"

@@ -1,0 +1,133 @@
+"""What an attempt has left on disk: its events folded, its last words, and whose records they were."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import run as runs
+from . import semconv as sc
+from ._version import __version__
+from .capture import Capture
+from .events import Event
+from .fold import Fold
+from .last_words import last_words
+from .layout import Job
+from .otlp import decode, encode
+from .otlp.provider import process_resource
+from .runtime import runtime
+
+
+@dataclass
+class Past:
+    """A journal, read.
+
+    Attributes:
+        last_ns: when the stage was last heard of.
+        lines: its last words.
+    """
+
+    stage: str
+    attempt: int
+    fold: Fold
+    started: Event
+    ended: Event | None
+    last_ns: int
+    lines: list[str]
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """Trace and span id; zero for a stage that had no span."""
+        trace = self.fold.record["trace"]
+        return int(trace.get("trace_id", "0"), 16), int(trace.get("span_id", "0"), 16)
+
+    @property
+    def has_manifest(self) -> bool:
+        events = (self.started, self.ended)
+        return not any(event is not None and event.attributes.get(sc.LOCAL_NO_MANIFEST) for event in events)
+
+
+def read_past(job: Job, stage: str, attempt: int) -> Past | None:
+    """None for a journal in which no stage has begun."""
+    fold = Fold()
+    started = ended = None
+    last_ns = 0
+    for _, record in decode.log_records(decode.Lines(job.journal(stage, attempt))):
+        last_ns = max(last_ns, decode.time_of(record))
+        event = decode.event_of(record)
+        if event is not None:
+            fold.apply(event)
+            if event.name == sc.EVENT_STARTED:
+                started = started or event
+            elif event.name == sc.EVENT_ENDED:
+                ended = event
+    if started is None:
+        return None
+    words = last_words(job.stage_dir(stage) / "stage.log", stage, started.time_ns)
+    return Past(stage, attempt, fold, started, ended, max(last_ns, words.time_ns), words.lines)
+
+
+def never_begun(
+    stage: str, attempt: int, every_run: Iterable[dict[str, Any]], taken_ns: int, *, had_begun: bool
+) -> Past | None:
+    """An attempt that was killed after it took its number and before it said a word: what it would have said.
+
+    Args:
+        taken_ns: when it took its number.
+        had_begun: whether there is a sign of that beside the run record, which may be damaged.
+    """
+    from .opening import identity_of
+
+    every = list(every_run)
+    noted = [run for run in every if any(_is(item, stage, attempt) for item in run.get("stages", ()))]
+    if not noted and had_begun:
+        noted = every[:1]
+    if not noted:
+        return None
+    content = noted[0]
+    run = runs.Run(content)
+    owner = content.get("owner", {})
+    ids = {
+        "run_id": run.run_id,
+        "trace_id": f"{run.trace_id:032x}",
+        "span_id": f"{runtime.ids.span_id():016x}",
+        "parent_span_id": f"{run.root_span_id:016x}",
+    }
+    attributes = {
+        **identity_of(run, stage, attempt),
+        sc.LOCAL_HOST: owner.get("host", ""),
+        sc.LOCAL_BOOT_ID: owner.get("boot_id", ""),
+        sc.LOCAL_TRACE: ids,
+    }
+    started = Event(sc.EVENT_STARTED, taken_ns, attributes, f"stage {stage} started")
+    return Past(stage, attempt, Fold(), started, None, taken_ns, [])
+
+
+def _is(item: dict[str, Any], stage: str, attempt: int) -> bool:
+    return (item.get("stage"), item.get("attempt")) == (stage, attempt)
+
+
+def envelope_of(job: Job, stage: str, attempt: int, kind: str, started: Event | None = None) -> encode.Envelope:
+    """What stands around a record: the resource that the stage itself had, not that of whoever closes it."""
+    scope: dict[str, Any] = {}
+    if started is not None:
+        keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
+        scope = {key: started.attributes[key] for key in keys if key in started.attributes}
+        scope[sc.PROCESS_PID] = os.getpid()
+    resource, schema = resource_of(job, job.journal(stage, attempt))
+    return encode.Envelope(kind, resource, encode.scope(sc.SCOPE_NAME, __version__, scope), schema, sc.SCHEMA_URL)
+
+
+def resource_of(job: Job, path: Path) -> tuple[str, str]:
+    for request in decode.Lines(path):
+        try:
+            first = request["resourceLogs"][0]
+            return json.dumps(first["resource"], ensure_ascii=False), str(first.get("schemaUrl", ""))
+        except (KeyError, IndexError, TypeError, AttributeError):
+            continue
+    own = process_resource()
+    return encode.resource(Capture(job).attributes(own.attributes)), own.schema_url

@@ -1,0 +1,84 @@
+"""Once a second, for every stage that is open in this process: log lines go to the spool, and a heartbeat when due.
+
+One daemon thread a process, from the first stage to the last. It stands still across a fork: a child must not inherit a
+lock in mid-step, and since 3.12 Python warns of a fork beside other threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+
+from .ambient import open_recorders
+from .runtime import runtime
+
+INTERVAL = 1.0
+#: With no stage open for so many beats the thread ends; stages often follow each other closely.
+IDLE_BEATS = 5
+
+_lock = threading.Lock()
+_thread: threading.Thread | None = None
+_stop = threading.Event()
+_hooked = False
+
+
+def start() -> None:
+    """Beat from now on."""
+    global _thread, _hooked
+    with _lock:
+        if _thread is not None:
+            return
+        if not _hooked:
+            _hooked = True
+            os.register_at_fork(before=stop, after_in_parent=_resume, after_in_child=_forget)
+        _stop.clear()
+        thread = threading.Thread(target=_run, name="otel_stageio pulse", daemon=True)
+        with suppress(RuntimeError):  # no more threads to be had, or the interpreter is ending
+            thread.start()
+            _thread = thread
+
+
+def stop() -> None:
+    """Stand still; a beat under way is waited for."""
+    global _thread
+    with _lock:
+        thread, _thread = _thread, None
+        if thread is not None:
+            _stop.set()
+            if thread is not threading.current_thread():
+                thread.join()
+
+
+def _resume() -> None:
+    if open_recorders:
+        start()
+
+
+def _forget() -> None:
+    """In a forked child: another thread may have begun in the very moment of the fork."""
+    global _lock, _thread
+    _lock, _thread = threading.Lock(), None
+
+
+def _run() -> None:
+    idle = 0
+    while not _stop.wait(INTERVAL):
+        idle = 0 if open_recorders else idle + 1
+        if idle > IDLE_BEATS and _retired():
+            return
+        for recorder in list(open_recorders):
+            try:
+                recorder.beat()
+            except Exception:
+                with suppress(Exception):  # strict mode raises again, in a thread where nobody would see it
+                    runtime.internal_error("pulse")
+
+
+def _retired() -> bool:
+    global _thread
+    with _lock:
+        if open_recorders:
+            return False
+        _thread = None
+        return True

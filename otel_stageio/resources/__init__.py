@@ -1,0 +1,1 @@
+"""What a stage costs: its memory and processors, as the operating system counts them."""
