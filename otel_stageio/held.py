@@ -35,8 +35,8 @@ def held_signals() -> Iterator[None]:
             answers[number](number, frame)
         came.append(number)
 
-    _holding = True
     try:
+        _holding = True
         for number in _SIGNALS:
             answer = signal.getsignal(number)
             if callable(answer):  # else the process dies of it, or does not care

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -80,6 +81,7 @@ class Pipeline:
         self._run: runs.Run | None = None
         self._pid = 0
         self._failure: str | None = None
+        self._ended: dict[str, str] = {}
         self._console = Console()
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -142,11 +144,16 @@ class Pipeline:
             status = "failed"
             self.say(self._failure, "ERROR")
         if status is None:
-            content = runs.find(runs.load(self._job), run.run_id) or {}
-            status = runs.result_of(runs.stage_records(self._job, content))
+            records = []
+            with suppress(OSError):
+                records = runs.stage_records(self._job, runs.find(runs.load(self._job), run.run_id) or {})
+            known = {record["stage"] for record in records if record["status"] != "running"}
+            # What this process saw itself counts, even where the disk would not take or give a record of it.
+            seen = [{"stage": stage, "status": word} for stage, word in self._ended.items() if stage not in known]
+            status = runs.result_of([*records, *seen])
         seconds = (runtime.clock.wall_ns() - run.started_ns) / 1e9
         self.say(f"{self.name}: {status} after {seconds:.1f} s", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
-        runs.close(self._job, run.run_id, status, error)
+        runs.close(self._job, run.run_id, status, error, lost_lines=self._log.failed)
 
     @property
     def _opened(self) -> runs.Run:
@@ -235,6 +242,7 @@ class Pipeline:
 
     def stage_ended(self, stage: str, status: str, seconds: float, why: str | None = None) -> None:
         """Say how a stage of this run ended."""
+        self._ended[stage] = status
         detail = f": {why}" if why and status != "success" else ""
         self.say(f"{stage}: {status} after {seconds:.1f} s{detail}", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
 

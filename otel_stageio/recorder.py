@@ -65,7 +65,9 @@ class Recorder(Voice):
         self.pid = os.getpid()
         self._lock = threading.RLock()
         self._fold = Fold()
-        self._losses: dict[str, int] = {}
+        #: Losses by sink: those that the journal tells of, and those that the fold has counted.
+        self._told: dict[str, int] = {}
+        self._counted: dict[str, int] = {}
         self._projected = 0
         self._half_done = False
         #: The attributes of this process's word for how the stage ended.
@@ -165,6 +167,12 @@ class Recorder(Voice):
             if not written and self._open_spans is not None and self._open_spans.make_room():
                 written = self.spool.event(encoded)
             self._whole &= written
+        if written:
+            _enter(event, self._told)
+        for key in [key for key in event.attributes if key.removeprefix(sc.LOST_PREFIX) in _SINKS]:
+            del event.attributes[key]
+        event.attributes.update(self._losses_since(self._counted))
+        _enter(event, self._counted)
         self._fold.apply(event)
         self._project(event)
         if self._manifest is not None and self.pid == os.getpid():
@@ -192,9 +200,12 @@ class Recorder(Voice):
             event.attributes[sc.REDACTIONS] = redactions
         if changed:
             event.attributes[sc.SANITISED] = changed
-        event.attributes.update(self._new_losses())
+        event.attributes.update(self._losses_since(self._told))
 
-    def _new_losses(self) -> dict[str, int]:
+    def _losses_since(self, ledger: dict[str, int]) -> dict[str, int]:
+        """What has been lost and is not in a ledger yet. The journal and the fold have one each: a disk that refuses
+        an event has not got what it tells of, and the next tells of that as well.
+        """
         totals = {
             "stage_log": self.stage_log.failed,
             "pipeline_log": self.pipeline_log.failed,
@@ -204,9 +215,8 @@ class Recorder(Voice):
         }
         new = {}
         for what, total in totals.items():
-            if total > self._losses.get(what, 0):
-                new[sc.LOST_PREFIX + what] = total - self._losses.get(what, 0)
-                self._losses[what] = total
+            if total > ledger.get(what, 0):
+                new[sc.LOST_PREFIX + what] = total - ledger.get(what, 0)
         return new
 
     def _late(self) -> None:
@@ -335,6 +345,7 @@ class Recorder(Voice):
     def _foreign(self, path: Path) -> list[Event]:
         """Fold a journal anew. Returns the events of other processes in it."""
         self._fold = Fold()
+        self._counted = dict(self._told)
         foreign = []
         for scope, record in decode.log_records(decode.Lines(path)):
             event = decode.event_of(record)
@@ -488,6 +499,15 @@ class _Begun(NamedTuple):
 
 
 _SCALAR = (str, int, float, bool)
+
+
+_SINKS = frozenset({"stage_log", "pipeline_log", "journal", "spool_full", "manifest"})
+
+
+def _enter(event: Event, ledger: dict[str, int]) -> None:
+    """Note what an event tells of losses."""
+    for what in _SINKS:
+        ledger[what] = ledger.get(what, 0) + event.attributes.get(sc.LOST_PREFIX + what, 0)
 
 
 #: Nanoseconds to the first heartbeat, and at most between two.

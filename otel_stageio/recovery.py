@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,8 @@ def recover(job_dir: str | os.PathLike[str], *, lost_after: float = life.LOST_AF
         []
     """
     job = Job(job_dir)
-    closed = _close_stages(job, {*_unfinished(job), *_endless(job)}, lost_after)
-    for run in _recent_runs(job):
-        if run.get("status") == "running" and not _owner_lives(job, run, lost_after):
-            runs.close(job, run["run_id"])
+    closed = _close_stages(job, {*_unfinished(job), *_endless(job), *_unrecorded(job)}, lost_after)
+    _close_runs(job, lost_after, idle=True)
     return closed
 
 
@@ -53,9 +52,7 @@ def recover(job_dir: str | os.PathLike[str], *, lost_after: float = life.LOST_AF
 def close_dead(job: Job) -> list[str]:
     """Close the dead stages of a job and leave its idle runs open: what a stage or a pipeline does before it begins."""
     closed = _close_stages(job, _unfinished(job), life.LOST_AFTER)
-    for run in _recent_runs(job):
-        if run.get("status") == "running" and not run.get("implicit") and not _owner_lives(job, run, life.LOST_AFTER):
-            runs.close(job, run["run_id"])
+    _close_runs(job, life.LOST_AFTER, idle=False)
     return closed
 
 
@@ -103,6 +100,27 @@ def _endless(job: Job) -> set[tuple[str, int]]:
     return {(stage, number) for stage, number in attempts if not _has_end(job.journal(stage, number))}
 
 
+def _unrecorded(job: Job) -> set[tuple[str, int]]:
+    """Of each stage the newest attempt, if its end is not in the manifest or its span not in the spool."""
+    found = set()
+    for stage, attempts in spooled_attempts(job).items():
+        record = ManifestFile(job, stage).ended(attempts[-1])
+        span_id = record["trace"].get("span_id") if record is not None else None
+        missing = span_id and not _contains(job.journal(stage, attempts[-1], "spans"), f'"{span_id}"')
+        if record is None or missing:
+            found.add((stage, attempts[-1]))
+    return found
+
+
+def _contains(path: Path, text: str) -> bool:
+    needle = text.encode()
+    try:
+        with open(path, "rb") as file:
+            return any(needle in line for line in file)
+    except OSError:
+        return False
+
+
 def _has_end(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
@@ -110,6 +128,16 @@ def _has_end(path: Path) -> bool:
             return sc.EVENT_ENDED.encode() in file.read()
     except OSError:
         return True
+
+
+@never_raises()
+def _close_runs(job: Job, lost_after: float, *, idle: bool) -> None:
+    """Close the runs whose owner is gone and, with ``idle``, those that nobody owned."""
+    for run in _recent_runs(job):
+        nobodys = run.get("implicit") and not idle
+        if run.get("status") == "running" and not nobodys and not _owner_lives(job, run, lost_after):
+            with suppress(OSError):  # what cannot be read now is closed by the next who can
+                runs.close(job, run["run_id"])
 
 
 def _recent_runs(job: Job) -> list[dict[str, Any]]:
@@ -159,13 +187,21 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
             _never_was(job, stage, attempt, journal)
             return False
         missing = past.ended is None
-        if past.ended is None:
+        recorded = ManifestFile(job, stage).ended(attempt)
+        if past.ended is None and recorded is not None:
+            # It did end and say so, and only the journal had no room for that.
+            missing = False
+            past.ended = _end_again(past, recorded)
+            _append(job, past, journal, [past.ended])
+        elif past.ended is None:
             death = _death(job, past, seized, lost_after)
             if death is None:
                 return False
             past.ended = _write_end(job, past, journal, death)
         _complete(job, past)
         return missing
+    except OSError:  # a journal that cannot be read now must not be taken for one without an end
+        return False
     finally:
         journal.close()
 
@@ -226,6 +262,22 @@ def _write_end(job: Job, past: Past, journal: AppendFile, death: life.Death) -> 
     return ended
 
 
+def _end_again(past: Past, recorded: dict[str, Any]) -> Event:
+    """The end that a manifest has."""
+    said = {sc.STAGE_STATUS: recorded.get("status", "incomplete")}
+    for key, attribute in (("duration_seconds", sc.DURATION), ("cause", sc.CAUSE)):
+        if key in recorded:
+            said[attribute] = recorded[key]
+    known = past.fold.record["lost"]
+    for sink, number in recorded.get("lost", {}).items():
+        if type(number) is int and number > known.get(sink, 0):
+            said[sc.LOST_PREFIX + sink] = number - known.get(sink, 0)
+    end_ns = past.last_ns
+    with suppress(TypeError, ValueError):
+        end_ns = int(datetime.fromisoformat(recorded["completed_at"]).timestamp() * 1e6) * 1000
+    return Event(sc.EVENT_ENDED, end_ns, said, f"stage {past.stage} ended: {said[sc.STAGE_STATUS]}")
+
+
 def _append(job: Job, past: Past, journal: AppendFile, events: list[Event]) -> None:
     for event in events:
         past.fold.apply(event)
@@ -241,8 +293,10 @@ def _complete(job: Job, past: Past) -> None:
     dead = [left for left in left_open(job, past.stage, past.attempt) if not left.alive]
     written = [end_spans(job, left, end_ns, message) for left in dead]
     written.append(_write_span(job, past))
-    if past.has_manifest:
-        written.append(ManifestFile(job, past.stage).write(past.fold.record))
+    manifest = ManifestFile(job, past.stage)
+    # One that has its end says more than a journal from which the disk kept something out.
+    if past.has_manifest and manifest.ended(past.attempt) is None:
+        written.append(manifest.write(past.fold.record))
     if all(written):
         for left in dead:
             left.remove()

@@ -80,8 +80,20 @@ _NEEDED = frozenset(
 def load(job: Job) -> dict[str, Any]:
     """``run.json`` as a dict; ``{}`` if there is none or it is damaged."""
     try:
+        return _read(job)
+    except OSError:
+        return {}
+
+
+def _read(job: Job) -> dict[str, Any]:
+    """:func:`load`, except that a file that is there and cannot be read is an error.
+
+    Raises:
+        OSError: then nobody knows whether it is damaged.
+    """
+    try:
         content = json.loads(job.run_record.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return {}
     return content if _is_whole(content) else {}
 
@@ -100,9 +112,13 @@ def _is_whole(content: Any) -> bool:
 def edit(job: Job) -> Iterator[dict[str, Any]]:
     """``run.json`` under its lock, written back if it changed. A file system that refuses is no error here."""
     with locked(job.run_lock):
-        content = load(job)
+        try:
+            content = _read(job)
+        except OSError:  # what is in it is not ours to throw away: this run goes unnoted
+            yield {}
+            return
         before = json.dumps(content)
-        if not content and job.run_record.exists():  # damaged: set aside, not written over
+        if not content and os.path.lexists(job.run_record):  # damaged: set aside, not written over
             aside = job.machinery / f"run.json.damaged-{runtime.ids.span_id():016x}"
             with suppress(OSError):
                 os.replace(job.run_record, aside)
@@ -209,7 +225,7 @@ def _pipeline_log(job: Job, now_ns: int) -> str:
     """A name that no other run of this job has; two runs may begin in the same second."""
     stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(now_ns // 1_000_000_000))
     name, number = f"99_pipeline_{stamp}.log", 1
-    while (job.logs / name).exists():
+    while os.path.lexists(job.logs / name):
         number += 1
         name = f"99_pipeline_{stamp}_{number}.log"
     try:
@@ -355,12 +371,15 @@ def close(
     run_id: str,
     status: str | None = None,
     error: BaseException | None = None,
+    *,
+    lost_lines: int = 0,
 ) -> bool:
     """Write a run's root span, once. False if that had been done, or if a stage of the run may still be alive.
 
     Args:
         status: the owner's word for how the run went. By default what its stages say, and then each must have ended
             or have been judged dead: a free lock alone says nothing about a stage on another host.
+        lost_lines: of the owner's own, that the pipeline log did not take.
     """
     from .otlp.root_span import write_root
 
@@ -370,20 +389,29 @@ def close(
                 continue
             if run.get("status") != "running":
                 return False
-            records = stage_records(job, run)
+            if lost_lines:
+                run["lost"] = {"pipeline_log": lost_lines}
+            try:
+                records = stage_records(job, run)
+            except OSError:  # what cannot be read now is for the next who can
+                if status is not None:
+                    run["said"] = status
+                return False
             if status is None and any(record["alive"] or record["status"] == "running" for record in records):
                 return False
             ends = [record["last_ns"] for record in records]
             now = runtime.clock.wall_ns()
             # Closed by its owner: over now. Found idle: over when its last stage was.
             end = now if status is not None else max([*ends, run["started_ns"]])
-            run["status"] = status or result_of(records)
-            run["ended_at"] = iso(end)
+            word = status or run.get("said") or result_of(records)
             lent = None
             if status is None:  # closed by somebody else, whose service, host and process are not the run's
                 journals = [job.journal(item["stage"], item["attempt"]) for item in run.get("stages", ())]
-                lent = next((path for path in journals if path.exists()), None)
-            write_root(job, Run(run), run["status"], max(end, *ends, run["started_ns"]), error, lent)
+                lent = next((path for path in journals if os.path.lexists(path)), None)
+            if not write_root(job, Run(run), word, max(end, *ends, run["started_ns"]), error, lent):
+                run["said"] = word  # for the next who tries
+                return False
+            run["status"], run["ended_at"] = word, iso(end)
             if run is not content and _put_away(job, run):
                 content["earlier"].remove(run)
             return True

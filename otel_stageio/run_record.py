@@ -52,6 +52,7 @@ class RunBase(Open):
     owner: Owner = Field(default_factory=Owner)
     stages: list[StageEntry] = Field(default_factory=list)
     planned: list[str] = Field(default_factory=list)
+    lost: dict[str, int] = Field(default_factory=dict, description="What the owner itself could not write, by sink.")
 
 
 class RunRecord(RunBase):

@@ -218,7 +218,8 @@ class StageIO(StagePaths):
             with held_signals():
                 self._recorder.end(status, **how)
         finally:
-            self._release()
+            if self._recorder.ended or not first:  # else a signal came before it, and the exit hook ends the stage
+                self._release()
         if first and self._pipeline is not None:
             why = how.get("message") or self._recorder.record.get("reason")
             self._pipeline.stage_ended(self.stage_name, status, self._recorder.elapsed_ns / 1e9, why)

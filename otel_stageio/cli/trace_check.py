@@ -36,9 +36,10 @@ class Attempt:
         return ids if all(ids) else None
 
     @property
-    def died(self) -> bool:
-        """Its process has gone, whether or not somebody has closed it since."""
-        return self.fold.record["status"] == "crashed" or not (self.alive or self.fold.ended)
+    def has_gaps(self) -> bool:
+        """Its process has gone, whether or not somebody has closed it since; or the disk refused some of it."""
+        record = self.fold.record
+        return record["status"] == "crashed" or bool(record["lost"]) or not (self.alive or self.fold.ended)
 
     @property
     def parent(self) -> str:
@@ -63,7 +64,7 @@ class Traces:
         known: set[_Key] = set(self._spans)
         parents = {key: attempt.parent for attempt in attempts if (key := attempt.key) is not None}
         living = {key[0] for attempt in attempts if attempt.alive and (key := attempt.key)}
-        died = {key[0] for attempt in attempts if attempt.died and (key := attempt.key)}
+        gaps = {key[0] for attempt in attempts if attempt.has_gaps and (key := attempt.key)}
         for attempt in attempts:
             key = attempt.key
             if key is None or not attempt.fold.started_ns:
@@ -88,7 +89,7 @@ class Traces:
             if span.trace_id in living:
                 continue  # the parent may be open still
             message = f"span {span.span_id} ({span.name}) has a parent that is not in its trace: {span.parent_id}"
-            if span.trace_id in died:
-                findings.warning(file, message + " (open when its process died?)", line)
+            if span.trace_id in gaps:
+                findings.warning(file, message + " (lost with its process or to the disk?)", line)
             else:
                 findings.error(file, message, line)

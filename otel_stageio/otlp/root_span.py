@@ -70,8 +70,8 @@ def build(
 
 def write_root(
     job: Job, run: Run, status: str, end_ns: int, error: BaseException | None = None, lent: Path | None = None
-) -> None:
-    """Write the root span of a run to the run's own spool file, unless it is there already.
+) -> bool:
+    """Write the root span of a run to the run's own spool file, unless it is there already. False if it is not there.
 
     Args:
         lent: a journal of the run, whose resource the span gets; without one, that of this process.
@@ -82,8 +82,13 @@ def write_root(
 
     path = job.run_journal(run.attempt)
     # There already: whoever closed the run was killed before the run's record said so.
-    if disabled() or any(span.get("spanId") == f"{run.root_span_id:016x}" for span in decode.spans(decode.Lines(path))):
-        return
+    if disabled():
+        return True
+    try:
+        if any(span.get("spanId") == f"{run.root_span_id:016x}" for span in decode.spans(decode.Lines(path))):
+            return True
+    except OSError:
+        return False
     attributes: dict[str, Any] = {
         **run.data.get("attributes", {}),
         sc.PIPELINE_NAME: run.pipeline,
@@ -111,8 +116,13 @@ def write_root(
     if lent is not None:
         from ..past import resource_of
 
-        resource, schema = resource_of(job, lent)
-        envelope = encode.Envelope("spans", resource, encode.scope(sc.SCOPE_NAME, __version__), schema, sc.SCHEMA_URL)
+        try:
+            resource, schema = resource_of(job, lent)
+        except OSError:
+            return False
+        about = encode.scope(sc.SCOPE_NAME, __version__)
+        envelope = encode.Envelope("spans", resource, about, schema, sc.SCHEMA_URL)
     file = AppendFile(path)
-    file.write(envelope.line(encode.span(root)))
+    written = file.write(envelope.line(encode.span(root)))
     file.close()
+    return written

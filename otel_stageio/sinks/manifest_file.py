@@ -1,7 +1,7 @@
 """``manifest.json``: valid at every instant, one file for all stages of a directory.
 
 The record of the stage that the directory is named after stands at the top, the others whole under
-``substages.<name>``; former attempts whole under ``attempts``. Each write puts this stage's record into the file as it
+``substages.<name>``; former attempts under ``attempts``. Each write puts this stage's record into the file as it
 is on disk, under the directory's lock, and replaces the file.
 """
 
@@ -17,6 +17,7 @@ from ..fold import KIND
 from ..layout import Job, directory_name, owner_of
 from ..runtime import runtime
 from .files import locked, replace
+from .manifest_text import ManifestText
 
 #: A write that took 1 ms may happen again after 20: tracking 10,000 files must not cost 10,000 rewrites of the file.
 _REST = 20
@@ -40,6 +41,7 @@ class ManifestFile:
         self._durable = durable
         self._written: tuple[int, int, int] | None = None
         self._others: dict[str, Any] = {}
+        self._text = ManifestText(job)
         self._not_before = 0
         self._writes = 0
         self.failed = 0
@@ -78,14 +80,25 @@ class ManifestFile:
     def _composed(self, record: dict[str, Any]) -> tuple[dict[str, Any], str]:
         try:
             content = compose(self._others, record, self._owner)
-            return content, _text(content)
+            return content, self._text.of(content)
         except _UNUSABLE:
             if not self._others:
                 raise
         # JSON, and yet nothing that a record can be put into.
         self._set_aside()
         content = compose({}, record, self._owner)
-        return content, _text(content)
+        return content, self._text.of(content)
+
+    def ended(self, attempt: int) -> dict[str, Any] | None:
+        """The record of an attempt, if the file has it with its end."""
+        try:
+            content = json.loads(self._path.read_bytes())
+            for record in _by_stage(content, self._owner).get(self._stage, ()):
+                if record.get("kind") == KIND and record.get("attempt") == attempt and record.get("completed_at"):
+                    return record
+        except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+            pass
+        return None
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -106,10 +119,6 @@ class ManifestFile:
     def _set_aside(self) -> None:
         directory = directory_name(self._stage)
         os.replace(self._path, self._job.machinery / f"{directory}.manifest.json.damaged-{runtime.ids.span_id():016x}")
-
-
-def _text(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False)
 
 
 def too_deep(content: Any) -> bool:
