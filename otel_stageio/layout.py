@@ -127,6 +127,7 @@ class Job:
         self.owner_lock = self.machinery / "owner.lock"
         self.ack = self.spool / ".ack"
         self.delivery_lock = self.machinery / "delivery.lock"
+        self.deliverer_lock = self.machinery / "deliverer.lock"
         self.refused = self.machinery / "refused.jsonl"
 
     @property

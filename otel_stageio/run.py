@@ -72,9 +72,10 @@ class Run:
         return (int(previous["trace_id"], 16), int(previous["root_span_id"], 16)) if previous else None
 
 
-_NEEDED = frozenset(
-    {"run_id", "attempt", "pipeline", "implicit", "trace_id", "root_span_id", "pipeline_log", "started_ns", "status"}
-)
+_NEEDED: dict[str, type] = {
+    "run_id": str, "attempt": int, "pipeline": str, "implicit": bool, "trace_id": str, "root_span_id": str,
+    "pipeline_log": str, "started_ns": int, "status": str,
+}  # fmt: skip
 
 
 def load(job: Job) -> dict[str, Any]:
@@ -100,12 +101,14 @@ def _read(job: Job) -> dict[str, Any]:
 
 def _is_whole(content: Any) -> bool:
     """Whether this is a run record in which everything is what the code here takes it for."""
-    if not isinstance(content, dict) or content.get("kind") != KIND or not content.keys() >= _NEEDED:
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        return False
+    if any(type(content.get(name)) is not kind for name, kind in _NEEDED.items()):
         return False
     lists = (content.get("earlier", []), content.get("stages", []))
     if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
         return False
-    return type(content["attempt"]) is int and isinstance(content.get("stage_attempts", {}), dict)
+    return all(isinstance(content.get(name, {}), dict) for name in ("owner", "stage_attempts"))
 
 
 @contextmanager

@@ -70,6 +70,7 @@ class Answer:
     """Attributes:
     status: of HTTP; for gRPC a ``grpc.StatusCode`` stands in ``code``.
     hang: say nothing until the receiver is closed. drop: close the connection in the middle of the answer.
+    drip: the answer comes byte by byte, without an end, until the receiver is closed.
     rejected: partial success.
     """
 
@@ -79,6 +80,7 @@ class Answer:
     html: bool = False
     hang: bool = False
     drop: bool = False
+    drip: bool = False
     rejected: int = 0
     code: Any = None
 
@@ -105,7 +107,7 @@ class Receiver:
         self.answer = answer
         self.requests: list[Received] = []
         self.lock = threading.Lock()
-        self._closed = threading.Event()
+        self.closed = threading.Event()
         self._server: Any = None
         self._tls = tls
         self.port = port
@@ -116,7 +118,7 @@ class Receiver:
             received.accepted = answer.status == 200 and answer.code is None and not answer.hang
             self.requests.append(received)
         if answer.hang:
-            self._closed.wait(60)
+            self.closed.wait(60)
         return answer
 
     # -- what came ---------------------------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ class Receiver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
+        self.closed.set()
         self._server.shutdown()
         self._server.close_connections()
         self._server.server_close()
@@ -238,7 +240,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
                 return
             if answer.status == 200 and not answer.html:
                 response = RESPONSES[signal]()
-                if answer.rejected:
+                if answer.rejected or answer.text:
                     name = {"traces": "spans", "logs": "log_records", "metrics": "data_points"}[signal]
                     setattr(response.partial_success, f"rejected_{name}", answer.rejected)
                     response.partial_success.error_message = answer.text
@@ -251,8 +253,13 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-type", "text/html" if answer.html else "application/x-protobuf")
             for name, value in answer.headers.items():
                 self.send_header(name, value)
-            self.send_header("content-length", str(len(content) + (100 if answer.drop else 0)))
+            self.send_header(
+                "content-length", str(len(content) + (100 if answer.drop else 10**6 if answer.drip else 0))
+            )
             self.end_headers()
+            while answer.drip and not receiver.closed.wait(0.02):
+                self.wfile.write(b" ")
+                self.wfile.flush()
             self.wfile.write(content)
             if answer.drop:
                 self.wfile.flush()
@@ -292,7 +299,7 @@ class GrpcReceiver(Receiver):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
+        self.closed.set()
         self._server.stop(0).wait(5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from helpers import LIMIT, start_python, write_script
 from receiver import OK, Answer, GrpcReceiver, Received, Receiver, black_hole, free_port
 
 from otel_stageio import StageIO
@@ -18,7 +20,7 @@ from otel_stageio.delivery.delivery import Breaker, Delivery
 from otel_stageio.delivery.outbox import Outbox
 from otel_stageio.delivery.outcome import Kind, Outcome
 from otel_stageio.delivery.settings import endpoints
-from otel_stageio.delivery.shipper import Shipment, push
+from otel_stageio.delivery.shipper import Shipment, Watch, push
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
 
@@ -131,13 +133,18 @@ def test_requests_are_merged_up_to_about_a_mebibyte_and_never_larger(job: Job) -
     assert len(sizes) <= 6
 
 
-def test_a_stage_that_died_is_closed_and_its_end_is_sent(job: Job) -> None:
-    run_stage(job)
-    journal = job.journal("asr", 1)
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(line for line in lines if b"stageio.stage.ended" not in line))
-    spans = job.journal("asr", 1, "spans")
-    spans.write_bytes(b"".join(line for line in spans.read_bytes().splitlines(keepends=True) if b'"asr"' not in line))
+def test_a_stage_that_died_is_closed_and_its_end_is_sent(job: Job, tmp_path: Path) -> None:
+    script = write_script(
+        tmp_path / "killed.py",
+        """
+        import os, signal, sys
+        from otel_stageio import StageIO
+
+        with StageIO("asr", sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    start_python(script, job.root).communicate(timeout=LIMIT)
     with Receiver() as receiver:
         send(job, receiver.url)
     assert any(span.name == "asr" and span.status.code == 2 for span in receiver.spans)
@@ -364,6 +371,71 @@ def test_a_line_that_is_being_written_waits_until_it_is_whole(job: Job) -> None:
     assert some < receiver.bodies.total() == spooled_logs(job).total()
 
 
+def test_what_was_accepted_around_a_refused_record_is_noted_at_once_and_not_sent_again(job: Job) -> None:
+    """The receiver goes away in the middle of looking for the one at fault."""
+    run_stage(job, spans=40)
+    away = True
+
+    def picky(received: Received) -> Answer:
+        numbers = {a.value.int_value for span in received.spans for a in span.attributes if a.key == "number"}
+        if 30 in numbers:
+            return Answer(400, text="no thirties")
+        return Answer(503, {"retry-after": "0"}) if away and 35 in numbers else OK
+
+    with Receiver(picky) as receiver:
+        delivery = Delivery(endpoints({}, endpoint=receiver.url))
+        for _ in range(4):
+            delivery.deliver(Outbox(job))
+            time.sleep(0.02)  # the pause that follows a failure here, not a guess at somebody else's
+        away = False
+        assert send(job, receiver.url).pending == {}
+    assert set(receiver.span_ids.values()) == {1}
+    assert len(receiver.span_ids) == len(spooled_spans(job)) - 1
+    assert len(refused_file(job)) == 1
+
+
+HUGE = "1" + "0" * 400
+NUMBERS = ["1e999", HUGE, f'"{HUGE}"', "-1", "[]", "true", '"soon"', "NaN", "-Infinity", "{}"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("where", ["startTimeUnixNano", "kind", "value"])
+def test_numbers_that_fit_nowhere_stop_nothing(job: Job, number: str, where: str) -> None:
+    run_stage(job)
+    value = number if where == "value" else "3"
+    fields = "" if where == "value" else f',"{where}":{number}'
+    line = (
+        '{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"' + "ab" * 16 + '","spanId":"' + "cd" * 8 + '"' + fields
+        + ',"attributes":[{"key":"a","value":{"intValue":' + value + "}}]}]}]}]}\n"
+    )  # fmt: skip
+    expected = spooled_spans(job)
+    with job.journal("asr", 1, "spans").open("r+") as file:
+        whole = file.read()
+        file.seek(0)
+        file.write(line + whole)
+    with Receiver() as receiver:
+        assert send(job, receiver.url).pending == {}
+    assert expected <= set(receiver.span_ids)
+
+
+def test_a_warning_about_records_that_were_accepted_is_shown_and_costs_nothing(job: Job) -> None:
+    run_stage(job)
+    with Receiver(lambda r: Answer(text="use newer names") if r.signal == "traces" else OK) as receiver:
+        shipment = send(job, receiver.url)
+    assert (shipment.pending, shipment.report.refused) == ({}, {})
+    assert shipment.report.remarks == {"spans": "use newer names"}
+    assert json.loads(job.ack.read_bytes())["remarks"] == {"spans": "use newer names"}
+    assert not job.refused.exists()
+
+
+def test_a_receiver_that_rejects_less_than_nothing_is_not_believed(job: Job) -> None:
+    run_stage(job)
+    with Receiver(Answer(rejected=-5, text="odd")) as receiver:
+        shipment = send(job, receiver.url)
+    assert shipment.report.refused == {}
+    assert shipment.report.accepted["spans"] == len(spooled_spans(job))
+
+
 # -- the note of what was accepted -----------------------------------------------------------------------------------
 
 
@@ -410,8 +482,6 @@ def test_only_one_process_delivers_a_job_at_a_time(job: Job) -> None:
 
 
 def test_a_job_that_was_deleted_is_not_brought_back(job: Job) -> None:
-    import shutil
-
     run_stage(job)
     outbox = Outbox(job)
     with Receiver() as receiver:
@@ -431,3 +501,209 @@ def test_trouble_is_noted_beside_the_spool_and_goes_when_it_is_over(job: Job) ->
         receiver.answer = OK
         send(job, receiver.url)
     assert json.loads(job.ack.read_bytes())["trouble"] == {}
+
+
+def test_a_job_that_is_deleted_and_made_again_is_sent_from_its_beginning(job: Job) -> None:
+    """Also by a deliverer that knows the former one, and where the new one is longer than the old was."""
+    run_stage(job, spans=2)
+    outbox = Outbox(job)
+    with Receiver() as receiver:
+        delivery = Delivery(endpoints({}, endpoint=receiver.url))
+        delivery.deliver(outbox)
+        shutil.rmtree(job.root)
+        run_stage(job, spans=30, lines=30)
+        delivery.deliver(outbox)
+        assert spooled_spans(job) <= set(receiver.span_ids)
+        assert (receiver.bodies & spooled_logs(job)) == spooled_logs(job)
+
+
+def test_a_journal_that_is_replaced_while_its_request_is_under_way_is_not_noted_as_sent(job: Job) -> None:
+    run_stage(job, spans=2)
+
+    def replace(received: Received) -> Answer:
+        if received.spans and not replaced:
+            replaced.append(True)
+            shutil.rmtree(job.root)
+            run_stage(job, spans=30)
+        return OK
+
+    replaced: list[bool] = []
+    with Receiver(replace) as receiver:
+        send(job, receiver.url)
+        assert send(job, receiver.url).pending == {}
+    assert spooled_spans(job) <= set(receiver.span_ids)
+
+
+def test_a_job_that_is_copied_or_moved_is_not_sent_again(job: Job, tmp_path: Path) -> None:
+    run_stage(job)
+    with Receiver() as receiver:
+        send(job, receiver.url)
+        before = len(receiver.requests)
+        shutil.copytree(job.root, tmp_path / "copy")
+        assert send(Job(tmp_path / "copy"), receiver.url).report.accepted == {}
+        job.root.rename(tmp_path / "moved")
+        assert send(Job(tmp_path / "moved"), receiver.url).report.accepted == {}
+        assert len(receiver.requests) == before
+
+
+def without_a_note(job: Job) -> None:
+    """Nothing can be noted beside this job: in the way of the note is a directory with something in it."""
+    (job.ack / "in the way").mkdir(parents=True)
+
+
+def test_where_nothing_can_be_noted_it_is_said_and_a_long_lived_deliverer_sends_once(job: Job) -> None:
+    run_stage(job)
+    without_a_note(job)
+    told: list[str] = []
+    with Receiver() as receiver:
+        delivery = Delivery(endpoints({}, endpoint=receiver.url))
+        watch = Watch(job.root.parent, delivery, on_unnoted=lambda job, report: told.append(report.unnoted))
+        for _ in range(4):
+            watch.look()
+        assert receiver.span_ids == Counter(spooled_spans(job))
+        run_stage(job, "mux")
+        watch.look()
+        assert receiver.span_ids == Counter(spooled_spans(job))
+    assert told == ["Is a directory"]
+    with Receiver() as receiver:
+        assert send(job, receiver.url).report.unnoted == "Is a directory"
+
+
+NOTES = ['{"accepted": [], "refused": 3, "trouble": [], "remarks": 7}', '{"accepted": {"spans": null}}',
+         '{"trouble": {"spans": 4}}', '{"offsets": {"asr.1.spans.jsonl": true}, "beginnings": 3}']  # fmt: skip
+
+
+@pytest.mark.parametrize("note", NOTES)
+@pytest.mark.parametrize("answer", [OK, Answer(401)], ids=["accepted", "not accepted"])
+def test_a_note_of_the_wrong_kind_stops_nobody(job: Job, note: str, answer: Answer) -> None:
+    run_stage(job)
+    job.ack.write_text(note)
+    with Receiver(answer) as receiver:
+        assert not send(job, receiver.url).failed
+        receiver.answer = OK
+        assert send(job, receiver.url).pending == {}
+    assert set(receiver.span_ids) == spooled_spans(job)
+
+
+WRONG = [
+    ("owner", None),
+    ("owner", 7),
+    ("pipeline_log", None),
+    ("started_ns", "soon"),
+    ("stages", None),
+    ("attempt", "x"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_damaged_run_record_keeps_nothing_back(job: Job, key: str, value: object) -> None:
+    run_stage(job)
+    content = json.loads(job.run_record.read_text())
+    job.run_record.write_text(json.dumps({**content, key: value}))
+    with Receiver() as receiver:
+        Watch(job.root.parent, Delivery(endpoints({}, endpoint=receiver.url))).look()
+        assert "asr" in {span.name for span in receiver.spans}
+        assert send(job, receiver.url).pending == {}
+
+
+def test_one_journal_that_is_always_put_off_keeps_no_other_job_back(tmp_path: Path) -> None:
+    for number in range(6):
+        run_stage(Job(tmp_path / f"job{number}"))
+    stuck = json.loads(Job(tmp_path / "job0").run_record.read_text())["trace_id"]
+
+    def poison(received: Received) -> Answer:
+        return Answer(503) if any(span.trace_id.hex() == stuck for span in received.spans) else OK
+
+    with Receiver(poison) as receiver:
+        delivery = Delivery(endpoints({}, endpoint=receiver.url))
+        watch = Watch(tmp_path, delivery)
+        for _ in range(6):
+            watch.look()
+            time.sleep(0.02)  # the pause that follows a failure here, not a guess at somebody else's
+        arrived = {span.trace_id.hex() for span in receiver.spans}
+    assert len(arrived) == 5
+    assert stuck not in arrived
+
+
+def test_an_error_of_our_own_with_one_job_keeps_no_other_job_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_in_production: None
+) -> None:
+    for number in range(3):
+        run_stage(Job(tmp_path / f"job{number}"))
+    load = Outbox.load
+
+    def broken(outbox: Outbox) -> None:
+        if outbox.job.root.name == "job0":
+            raise RuntimeError("nobody thought of this")
+        load(outbox)
+
+    monkeypatch.setattr(Outbox, "load", broken)
+    with Receiver() as receiver:
+        delivery = Delivery(endpoints({}, endpoint=receiver.url))
+        Watch(tmp_path, delivery).look()
+        assert len({span.trace_id for span in receiver.spans}) == 2
+        assert push(Job(tmp_path / "job0"), delivery).failed == "an error of otel-stageio itself (RuntimeError)"
+
+
+def test_again_counts_what_is_accepted_once_though_the_receiver_was_busy_in_between(job: Job) -> None:
+    run_stage(job)
+    answers = [Answer(429, {"retry-after": "0"})]
+    with Receiver() as receiver:
+        send(job, receiver.url)
+        receiver.answer = lambda received: answers.pop() if answers and received.signal == "logs" else OK
+        shipment = send(job, receiver.url, again=True)
+    assert shipment.report.accepted == {"spans": len(spooled_spans(job)), "logs": spooled_logs(job).total()}
+    assert receiver.span_ids == Counter(dict.fromkeys(spooled_spans(job), 2))
+
+
+def test_a_stage_that_still_runs_is_seen_to_its_end(tmp_path: Path) -> None:
+    """A run can be over, and everything sent, while a stage of it goes on."""
+    job = Job(tmp_path / "job")
+    with Receiver() as receiver:
+        watch = Watch(tmp_path, Delivery(endpoints({}, endpoint=receiver.url)))
+        with StageIO("asr", job.root) as io:
+            from otel_stageio import run
+
+            run.close(job, json.loads(job.run_record.read_text())["run_id"])
+            watch.look()
+            watch.look()
+            with io.span("late"):
+                pass
+        watch.look()
+        assert {"late", "asr"} <= {span.name for span in receiver.spans}
+
+
+# -- receivers that are worse than wrong -----------------------------------------------------------------------------
+
+
+def test_an_answer_that_drips_ends_with_the_timeout(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage(job)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+    with Receiver(Answer(drip=True)) as receiver:
+        delivery = Delivery(endpoints(endpoint=receiver.url))
+        shipment = push(job, delivery)
+    assert shipment.pending["spans"] == len(spooled_spans(job))
+    assert {outcome.reason for _, outcome in shipment.report.trouble.values()} == {"the answer did not end in time"}
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xff\xff", b"", b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f"])
+def test_how_long_to_wait_is_not_believed_if_it_is_nonsense(job: Job, raw: bytes) -> None:
+    run_stage(job)
+    trailer = {"google.rpc.retryinfo-bin": raw}
+    with GrpcReceiver(Answer(code=grpc.StatusCode.UNAVAILABLE, headers=trailer)) as receiver:
+        delivery = Delivery(endpoints({}, endpoint=receiver.url, protocol="grpc"))
+        delivery.deliver(Outbox(job))
+        assert all(breaker.seconds <= 3600 for breaker in delivery.breakers.values())
+        assert Outbox(job).pending()
+
+
+def test_too_large_is_understood_however_a_grpc_server_says_it(job: Job) -> None:
+    run_stage(job, spans=8)
+
+    def small(received: Received) -> Answer:
+        text = "Sent message exceeds maximum size"
+        return Answer(code=grpc.StatusCode.RESOURCE_EXHAUSTED, text=text) if len(received.spans) > 2 else OK
+
+    with GrpcReceiver(small) as receiver:
+        assert send(job, receiver.url, protocol="grpc").pending == {}
+        assert receiver.span_ids == Counter(spooled_spans(job))

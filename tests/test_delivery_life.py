@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from otel_stageio.delivery.settings import endpoints
 from otel_stageio.delivery.shipper import push
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
-from otel_stageio.sinks.files import is_locked
+from otel_stageio.sinks.files import is_locked, lock_file
 
 STAGE = """
     import sys
@@ -182,7 +183,8 @@ def test_delivery_can_be_made_a_childs_own_business_or_switched_off(
     owner = OwnerLock(job)
     try:
         assert is_locked(job.owner_lock)
-        with Receiver() as receiver:
+        with Receiver() as receiver, lock_file(job.deliverer_lock) as fd:
+            fcntl.flock(fd, fcntl.LOCK_SH)  # as an owner that delivers has it
             for expected in (False, sent):  # by default the owner would do it
                 how = {"OTEL_STAGEIO_DELIVERY": mode} if expected or mode == "off" else {}
                 run_python(script, job.root, "asr", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
@@ -231,6 +233,52 @@ def test_a_forked_worker_leaves_delivery_to_its_parent_and_holds_none_of_its_loc
         assert sum(1 for span in receiver.spans if span.name == "forked") == 12
         assert receiver.span_ids == Counter(spooled(job))
         assert sum(count for body, count in receiver.bodies.items() if body.startswith("worker")) == 12
+
+
+@pytest.mark.parametrize("how", [{"OTEL_STAGEIO_DELIVERY": "off"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}])
+def test_an_owner_that_does_not_deliver_silences_nobody(tmp_path: Path, job: Job, how: dict[str, str]) -> None:
+    """A pipeline that was started without an endpoint, of whose programs one sets its own."""
+    script = write_script(tmp_path / "stage.py", STAGE)
+    pipeline = write_script(
+        tmp_path / "pipeline.py",
+        """
+        import os, subprocess, sys
+        from otel_stageio import Pipeline
+
+        url = os.environ.pop("URL")
+        with Pipeline("demo", sys.argv[1]) as run:
+            env = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_STAGEIO_DELIVERY": ""}
+            run.command("asr", [sys.executable, sys.argv[2], sys.argv[1], "asr"], env=env)
+        """,
+    )
+    with Receiver() as receiver:
+        done = run_python(pipeline, job.root, script, URL=receiver.url, OTEL_STAGEIO_EXIT_BUDGET="30", **how)
+        assert done.returncode == 0, done.stderr
+        assert "step" in {span.name for span in receiver.spans}
+
+
+def test_the_runs_root_span_is_sent_by_the_process_that_ends_it(tmp_path: Path, job: Job) -> None:
+    """Also when everything else of the job was sent long before, and the job let go."""
+    script = write_script(
+        tmp_path / "stage.py",
+        """
+        import sys, time
+        from otel_stageio import StageIO
+        from otel_stageio.delivery import worker
+
+        worker.INTERVAL = 0.01
+        for stage in ("demux", "asr"):
+            with StageIO(stage, sys.argv[1]):
+                pass
+        while worker._worker._jobs:
+            time.sleep(0.01)
+        """,
+    )
+    with Receiver() as receiver:
+        done = run_python(script, job.root, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_STAGEIO_EXIT_BUDGET="30")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert receiver.span_ids == Counter(spooled(job))
+        assert any(name.startswith("RUN") for name in (span.name for span in receiver.spans))
 
 
 # -- exits -----------------------------------------------------------------------------------------------------------

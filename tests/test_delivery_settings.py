@@ -175,6 +175,7 @@ def test_settings_that_make_no_sense_are_named_and_nothing_is_sent(given: dict[s
 
 def test_a_credential_is_in_no_message() -> None:
     assert parse_headers("Authorization: Bearer hunter2") == ({}, ["Authorization"])
+    assert parse_headers("a=b,hunter2,hunter2 c") == ({"a": "b"}, ["number 2", "number 3"])
     for given in (
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://anna:hunter2@h:4318"},
         {
@@ -182,10 +183,46 @@ def test_a_credential_is_in_no_message() -> None:
             "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20hunter2",
         },
         {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://anna:hunter2@h:port"},
+        *({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://anna:a{sign}hunter2@h:4318"} for sign in "/?#@: "),
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://h:4318/v1/traces?api_key=hunter2"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer a,hunter2"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_HEADERS": "hunter2"},
     ):
         found = endpoints(given)["spans"]
         shown = f"{found.place} {found.server} {found.problem} {found.address}"
         assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("value", ["hunter2\nx", "hunter2\r", "hünter2\u2603 hunter2"])
+def test_a_header_that_cannot_be_sent_is_said_without_its_value(tmp_path: Path, value: str, protocol: str) -> None:
+    job = Job(tmp_path / "job")
+    with StageIO("asr", job.root):
+        pass
+    with (Receiver if protocol != "grpc" else GrpcReceiver)() as receiver:
+        found = endpoints({}, endpoint=receiver.url, protocol=protocol, headers={"Authorization": value})
+        delivery = Delivery(found)
+        shipment = push(job, delivery)
+        delivery.close()
+    reasons = {outcome.reason for _, outcome in shipment.report.trouble.values()}
+    assert reasons == {"header authorization has a value that cannot be sent"}
+    assert "hunter2" not in job.ack.read_text()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a..b:4318", "http://[::1:4318", "http://h:99999", "http://", "http://h h:1", f"http://{'a' * 70}.b"]
+)
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_an_endpoint_that_is_none_is_said_and_everything_is_kept(tmp_path: Path, url: str, protocol: str) -> None:
+    job = Job(tmp_path / "job")
+    with StageIO("asr", job.root):
+        pass
+    delivery = Delivery(endpoints({}, endpoint=url, protocol=protocol))
+    shipment = push(job, delivery)
+    delivery.close()
+    assert shipment.pending["spans"]
+    assert not shipment.failed
+    assert all("the endpoint" in outcome.reason for _, outcome in shipment.report.trouble.values())
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,9 @@ def test_several_jobs_have_a_line_each_and_a_sum(tmp_path: Path) -> None:
                 "refused": {},
                 "pending": {},
                 "trouble": {},
+                "remarks": {},
+                "unnoted": "",
+                "failed": "",
             }
             for path in jobs
         ]
@@ -131,7 +134,11 @@ def test_since_leaves_old_jobs_alone(tmp_path: Path) -> None:
         (("push", "JOB"), "no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT, or give --endpoint http://localhost:4318"),
         (("doctor",), "no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT"),
         (("push", "JOB", "--endpoint", "http://h", "--since", "tomorrow"), "--since takes 90m, 12h, 3d or a date"),
-        (("push", "JOB", "--endpoint", "http://h", "--header", "nonsense"), "a header is NAME=VALUE, not 'nonsense'"),
+        (("push", "JOB", "--endpoint", "http://h", "--since", "999999999999d"), "--since takes 90m, 12h, 3d or a date"),
+        (
+            ("push", "JOB", "--endpoint", "http://h", "--header", "nonsense"),
+            "a header is NAME=VALUE, and number 1 is not",
+        ),
         (("push", "JOB", "--watch", ".", "--endpoint", "http://h"), "give job directories, or --watch ROOT"),
         (("push", "--watch", ".", "--again", "--endpoint", "http://h"), "do not go with --watch"),
         (("push", "JOB", "--protocol", "carrier-pigeon"), "carrier-pigeon"),
@@ -172,6 +179,7 @@ def test_sigterm_ends_a_push_after_the_request_under_way(tmp_path: Path) -> None
         out, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == 1
         assert re.search(r"stopped: \d+ jobs not begun", out)
+        assert len([request for request in receiver.requests if not request.empty]) == 1
         receiver.answer = OK
         assert ask("push", *jobs, "--endpoint", receiver.url, cwd=tmp_path).returncode == 0
         assert set(receiver.span_ids.values()) == {1}
@@ -192,7 +200,7 @@ def test_status_says_how_far_a_job_was_sent_and_why_no_further(job: Path) -> Non
         ask("push", job, "--endpoint", receiver.url, cwd=job)
     assert "sent   3 log records, 2 spans\n" in ask("status", job, cwd=job).stdout
     assert json.loads(ask("show", job, "--json", cwd=job).stdout)["delivery"] == {
-        "accepted": {"logs": 3, "spans": 2}, "refused": {}, "pending_bytes": 0, "trouble": [],
+        "accepted": {"logs": 3, "spans": 2}, "refused": {}, "pending_bytes": 0, "trouble": [], "remarks": {},
     }  # fmt: skip
     assert ask("validate", job, cwd=job).returncode == 0
 

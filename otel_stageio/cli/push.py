@@ -27,8 +27,7 @@ from .sent import words
 from .terminal import Terminal, complain, document
 from .text import count, one_line, seconds_of
 
-#: Seconds that a watch takes to end its last request when it is told to stop.
-_LAST_SECONDS = 5.0
+UNNOTED = "what was sent cannot be noted beside the job, and may be sent again"
 
 
 class BadOption(ValueError):
@@ -42,10 +41,10 @@ def where_to(endpoint: str | None, protocol: str | None, headers: Sequence[str])
         BadOption: if there are none.
     """
     given = {}
-    for header in headers:
+    for position, header in enumerate(headers, 1):
         parts = re.fullmatch(r"\s*([^=:\s]+)\s*[=:](.*)", header, re.DOTALL)
         if parts is None:
-            raise BadOption(f"a header is NAME=VALUE, not {header!r}")
+            raise BadOption(f"a header is NAME=VALUE, and number {position} is not")  # it may be a credential
         given[parts[1]] = parts[2].strip()
     found = endpoints(endpoint=endpoint, protocol=protocol, headers=given)
     if not found:
@@ -61,11 +60,11 @@ def since_when(text: str, now: datetime | None = None) -> float:
     """
     now = now or datetime.now(timezone.utc)
     seconds = seconds_of(text)
-    if seconds is not None:
-        return (now - timedelta(seconds=seconds)).timestamp()
     try:
+        if seconds is not None:
+            return (now - timedelta(seconds=seconds)).timestamp()
         return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadOption(f"--since takes 90m, 12h, 3d or a date such as 2026-11-20T08:00, not {text!r}") from None
 
 
@@ -79,19 +78,24 @@ def push_jobs(paths: Sequence[str], where: dict[str, Endpoint], since: float | N
     for job, path in zip(jobs, paths, strict=True):
         check_job(job, path)
     stop = threading.Event()
-    shipments: list[tuple[str, Shipment]] = []
-    with _progress(jobs, where, since, again, quiet=json) as advance, _stopping(stop):
+    with _progress(jobs, where, since, again, quiet=json) as advance:
         delivery = Delivery(where, on_request=advance)
-        for job, path in zip(jobs, paths, strict=True):
-            if stop.is_set():
-                break
-            shipments.append((path, push(job, delivery, since=since, again=again, stop=stop)))
+        with _stopping(stop, delivery):
+            shipments = []
+            for job, path in zip(jobs, paths, strict=True):
+                if stop.is_set():
+                    break
+                shipments.append((path, push(job, delivery, since=since, again=again, stop=stop)))
         delivery.close()
     if json:
         document(_document(shipments))
     else:
         _show(shipments, len(paths))
-    return len(shipments) == len(paths) and not any(s.pending or s.report.refused for _, s in shipments)
+    return len(shipments) == len(paths) and all(_is_good(shipment) for _, shipment in shipments)
+
+
+def _is_good(shipment: Shipment) -> bool:
+    return not (shipment.pending or shipment.report.refused or shipment.failed)
 
 
 @contextmanager
@@ -117,13 +121,12 @@ def _progress(
 
 
 @contextmanager
-def _stopping(stop: threading.Event, delivery: Delivery | None = None) -> Iterator[None]:
+def _stopping(stop: threading.Event, delivery: Delivery) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the work after the request under way, so that nothing is sent and not noted."""
 
     def on_signal(_number: int, _frame: Any) -> None:
+        delivery.stopping = True
         stop.set()
-        if delivery is not None:
-            delivery.set_deadline(_LAST_SECONDS)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -140,13 +143,20 @@ def _show(shipments: list[tuple[str, Shipment]], asked: int) -> None:
         report = shipment.report
         for name, number in report.accepted.items():
             sent[name] = sent.get(name, 0) + number
-        good = not shipment.pending and not report.refused
-        line = Text.assemble(terminal.glyph("success" if good else "failed"), " ", (one_line(path), "bold"), "  ")
+        line = Text.assemble(
+            terminal.glyph("success" if _is_good(shipment) else "failed"), " ", (one_line(path), "bold"), "  "
+        )
         parts = [f"{words(report.accepted)} sent" if words(report.accepted) else ""]
         parts.append(f"{words(report.refused)} refused, see .stageio/refused.jsonl" if report.refused else "")
         parts.append(f"{words(shipment.pending)} pending" if shipment.pending else "")
         line.append("; ".join(filter(None, parts)) or "nothing was pending")
         terminal.line(line)
+        if shipment.failed:
+            terminal.line("  ", (shipment.failed, "red"))
+        for remark in dict.fromkeys(report.remarks.values()):
+            terminal.line("  ", (f"the receiver remarks: {remark}", "yellow"))
+        if report.unnoted:
+            terminal.line("  ", (f"{UNNOTED}: {report.unnoted}", "yellow"))
         if report.busy:
             terminal.line("  ", ("another process is delivering this job", "yellow"))
         for endpoint, outcome in _distinct(report):
@@ -178,6 +188,9 @@ def _document(shipments: list[tuple[str, Shipment]]) -> dict[str, Any]:
                 "refused": shipment.report.refused,
                 "pending": shipment.pending,
                 "requests": shipment.report.requests,
+                "remarks": shipment.report.remarks,
+                "unnoted": shipment.report.unnoted,
+                "failed": shipment.failed,
                 "trouble": {
                     name: {"endpoint": endpoint.place, "kind": outcome.kind.value, "reason": outcome.reason}
                     for name, (endpoint, outcome) in shipment.report.trouble.items()
@@ -209,12 +222,19 @@ def watch_tree(root: str, where: dict[str, Endpoint]) -> None:
             said[name] = outcome.reason
             complain(f"{endpoint.signal} to {endpoint.place}: {outcome.reason} (kept, tried again)")
 
+    unnoted: set[str] = set()
+
+    def cannot_note(job: Job, report: Report) -> None:
+        if report.unnoted not in unnoted:  # likewise
+            unnoted.add(report.unnoted)
+            complain(f"{os.path.relpath(job.root, root)}: {UNNOTED} once this ends: {report.unnoted}")
+
     stop = threading.Event()
     delivery = Delivery(where, on_trouble=trouble)
     with _stopping(stop, delivery):
         places = ", ".join(dict.fromkeys(endpoint.place for endpoint in where.values()))
         _say(f"watching {root}, sending to {places}")
-        Watch(root, delivery, on_shipped=shipped).run(stop)
+        Watch(root, delivery, on_shipped=shipped, on_unnoted=cannot_note).run(stop)
     delivery.close()
     _say("stopped")
 

@@ -29,6 +29,7 @@ class Trouble:
 class DeliveryView:
     """Attributes:
     accepted, refused: records by signal.
+    remarks: by signal, what the receiver said about records that it accepted all the same.
     pending_bytes: of the journals of signals that are sent at all.
     """
 
@@ -36,6 +37,7 @@ class DeliveryView:
     refused: dict[str, int] = field(default_factory=dict)
     pending_bytes: int = 0
     trouble: list[Trouble] = field(default_factory=list)
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,6 +53,8 @@ class DeliveryView:
         for reason in dict.fromkeys(f"{item.endpoint}: {item.reason}" for item in self.trouble):
             since = min(item.since for item in self.trouble if reason == f"{item.endpoint}: {item.reason}")
             lines.append(Text.assemble((one_line(reason), "red"), (f", since {clock(since)}" if since else "", "dim")))
+        for remark in dict.fromkeys(self.remarks.values()):
+            lines.append(Text(f"the receiver remarks: {one_line(remark)}", "yellow"))
         return lines
 
 
@@ -61,6 +65,8 @@ def read_delivery(job: Job) -> DeliveryView | None:
     outbox = Outbox(job)
     outbox.load()
     view = DeliveryView(_numbers(outbox.state.get("accepted")), _numbers(outbox.state.get("refused")))
+    remarks = outbox.state.get("remarks")
+    view.remarks = {str(name): str(said) for name, said in remarks.items()} if isinstance(remarks, dict) else {}
     troubles = outbox.state.get("trouble")
     for signal, item in troubles.items() if isinstance(troubles, dict) else ():
         if isinstance(item, dict):

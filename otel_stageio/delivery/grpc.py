@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 from .. import semconv as sc
 from .._version import __version__
 from . import wire
-from .outcome import Kind, Outcome, innermost, one_line
+from .outcome import Kind, Outcome, innermost, one_line, unforeseen, wait
 from .settings import Endpoint
 
 _STUBS: dict[str, Any] = {"traces": TraceServiceStub, "logs": LogsServiceStub, "metrics": MetricsServiceStub}
@@ -25,6 +25,8 @@ _MISCONFIGURED = frozenset({_CODE.UNAUTHENTICATED, _CODE.PERMISSION_DENIED, _COD
 _REFUSED = frozenset({_CODE.INVALID_ARGUMENT, _CODE.FAILED_PRECONDITION})
 #: How the channel itself says UNAVAILABLE; a receiver that says so is there.
 _NOBODY_THERE = ("failed to connect", "DNS resolution failed", "Connection reset", "Socket closed", "onnection refused")
+#: As Go's and C's servers say it, and tonic's.
+_TOO_LARGE = ("larger than max", "exceeds maximum size", "message length too large")
 _RETRY_INFO = "google.rpc.retryinfo-bin"
 
 
@@ -71,6 +73,8 @@ class GrpcSender:
                 self._open()
             self._call = self._export.future(message, timeout=seconds, metadata=tuple(self.endpoint.headers.items()))
             answer = self._call.result()
+            rejected, said = wire.partial_success(self.endpoint.signal, answer.SerializeToString())
+            return Outcome(Kind.ACCEPTED, said, rejected=rejected)
         except grpc.RpcError as error:
             outcome = _outcome(error)
             if outcome.unreachable:  # a fresh channel next time: this one waits longer with each failure
@@ -78,12 +82,11 @@ class GrpcSender:
             return outcome
         except (grpc.FutureCancelledError, ValueError, OSError) as error:
             return Outcome(Kind.LATER, innermost(error), unreachable=True)
+        except Exception as error:
+            return unforeseen(error)
         finally:
             self._call = None
             detach(token)
-        content = answer.SerializeToString()
-        rejected, said = wire.partial_success(self.endpoint.signal, content)
-        return Outcome(Kind.ACCEPTED, said, rejected=rejected)
 
     def _drop(self) -> None:
         channel, self._channel = self._channel, None
@@ -114,7 +117,7 @@ def _outcome(error: Any) -> Outcome:
         return Outcome(Kind.MISCONFIGURED, reason)
     if code in _REFUSED:
         return Outcome(Kind.REFUSED, reason)
-    if code is _CODE.RESOURCE_EXHAUSTED and retry_after is None and "larger than max" in details:
+    if code is _CODE.RESOURCE_EXHAUSTED and retry_after is None and any(words in details for words in _TOO_LARGE):
         return Outcome(Kind.TOO_LARGE, reason)
     nobody = code is _CODE.UNAVAILABLE and any(words in details for words in _NOBODY_THERE)
     unreachable = nobody or code is _CODE.DEADLINE_EXCEEDED
@@ -126,6 +129,9 @@ def _retry_after(error: Any) -> float | None:
         if key == _RETRY_INFO:
             from google.rpc.error_details_pb2 import RetryInfo
 
-            delay = RetryInfo.FromString(value).retry_delay
-            return float(delay.seconds + delay.nanos / 1e9)
+            try:
+                delay = RetryInfo.FromString(value).retry_delay
+            except (DecodeError, TypeError):
+                return None
+            return wait(delay.seconds + delay.nanos / 1e9)
     return None

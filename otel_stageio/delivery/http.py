@@ -18,13 +18,12 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach,
 from .. import semconv as sc
 from .._version import __version__
 from . import wire
-from .outcome import Kind, Outcome, innermost, one_line
-from .settings import Endpoint
+from .outcome import Kind, Outcome, innermost, one_line, unforeseen, wait
+from .settings import Endpoint, shown
 
 #: As much of an answer as is read: a Status or a partial success is small, an error page need not be.
 _LONGEST_ANSWER = 64 * 1024
 _LATER = frozenset({408, 429, 500, 502, 503, 504})
-_LONGEST_WAIT = 3600.0
 
 
 class HttpSender:
@@ -54,17 +53,19 @@ class HttpSender:
             timeout: seconds, if fewer than the endpoint's own.
         """
         seconds = min(timeout or self.endpoint.timeout, self.endpoint.timeout)
-        body = self._compressed(message.SerializeToString())
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # or our own request would be a span to send
         try:
-            return self._send(body, seconds)
+            return self._send(self._compressed(message.SerializeToString()), seconds)
         except requests.exceptions.SSLError as error:
             return Outcome(Kind.MISCONFIGURED, f"TLS: {innermost(error)}", unreachable=True)
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, requests.exceptions.MissingSchema,
-                requests.exceptions.InvalidSchema, UnicodeError) as error:  # fmt: skip
-            return Outcome(Kind.MISCONFIGURED, innermost(error))
+        except requests.exceptions.InvalidHeader:  # its text has the value in it, and with it the credential
+            return Outcome(Kind.MISCONFIGURED, "a header cannot be sent as it is")
+        except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
+            return Outcome(Kind.MISCONFIGURED, "the address of the receiver, or of a proxy, is no valid URL")
         except (requests.exceptions.RequestException, OSError) as error:
             return Outcome(Kind.LATER, innermost(error), unreachable=True)
+        except Exception as error:
+            return unforeseen(error)
         finally:
             detach(token)
 
@@ -82,8 +83,8 @@ class HttpSender:
         ) as answer:
             content = b""
             if answer.status_code != 200 or answer.headers.get("content-length") != "0":
-                for chunk in answer.iter_content(8192):
-                    content += chunk
+                for byte in answer.iter_content(1):  # more at a time would be waited for, for as long as any comes
+                    content += byte
                     if len(content) > _LONGEST_ANSWER:
                         break
                     if time.monotonic() > deadline:
@@ -96,7 +97,9 @@ class HttpSender:
             return self._accepted(answer, content)
         reason = f"{code} {answer.reason or ''}".strip()
         if 300 <= code < 400:
-            return Outcome(Kind.MISCONFIGURED, f"{reason}: redirected to {answer.headers.get('location', 'nowhere')}")
+            return Outcome(
+                Kind.MISCONFIGURED, f"{reason}: redirected to {shown(answer.headers.get('location', 'nowhere'))}"
+            )
         said = _message(answer, content)
         reason = f"{reason}: {said}" if said and said.lower() not in reason.lower() else reason
         if code in _LATER:
@@ -152,6 +155,6 @@ def _retry_after(text: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT) if seconds == seconds else None
+    return wait(seconds)

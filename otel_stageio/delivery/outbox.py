@@ -1,13 +1,15 @@
 """One job's outbox: its spool, and how far each journal has been accepted.
 
 ``.stageio/spool/.ack`` has the offsets; it is replaced as a whole after each accepted request, so a deliverer that is
-killed between sending and noting repeats one request at most. A directory that somebody has removed stays removed.
+killed between sending and noting repeats one request at most. An offset counts for the content it was noted for: a job
+that is deleted and made again begins anew, one that is copied or moved does not. A directory that somebody has removed
+stays removed.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import hashlib
 import json
 import os
 import stat
@@ -15,13 +17,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..events import iso
 from ..layout import Job
 from ..otlp import decode
 from ..runtime import runtime
-from ..sinks.files import lock_file
+from ..sinks.files import lock_file, replace
 from .outcome import Outcome
 from .settings import SIGNALS, Endpoint
 
@@ -30,16 +32,22 @@ from .settings import SIGNALS, Endpoint
 BATCH_BYTES = 1024 * 1024
 #: A line is under 1 MiB (see otel_stageio.fit); what is far longer was not written by us.
 _LONGEST_LINE = 8 * 1024 * 1024
+#: As much of a first line as tells one journal from another: what describes the process, and the first record's time.
+_BEGINNING = 16 * 1024
 
 
 @dataclass(frozen=True)
 class Journal:
-    """One file of the spool. ``signal`` is ``spans``, ``logs`` or ``metrics``; ``name`` that of the file."""
+    """One file of the spool. ``signal`` is ``spans``, ``logs`` or ``metrics``; ``name`` that of the file.
+
+    ``beginning`` is a digest of its first line: of the content, so that a copy is the same journal.
+    """
 
     path: Path
     signal: str
     size: int
     modified: float
+    beginning: str
 
     @property
     def name(self) -> str:
@@ -52,41 +60,51 @@ class Batch:
 
     Attributes:
         damaged: what of them is no OTLP/JSON.
+        lines: how many they are.
     """
 
     contents: list[dict[str, Any]] = field(default_factory=list)
     damaged: list[bytes] = field(default_factory=list)
     end: int = 0
+    lines: int = 1
 
 
 class Outbox:
+    """Attributes:
+    unnoted: why the last note could not be written, in words; what is in it is then known to this object alone.
+    """
+
     def __init__(self, job: Job) -> None:
         self.job = job
         self.state: dict[str, Any] = {}
-        self._unsaved = False
-        self._identity: tuple[int, int] | None = None
+        self.unnoted = ""
+        self._beginnings: dict[str, tuple[tuple[int, int, int], str]] = {}
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
         """Be the only deliverer of this job. Yields False if another one is at it, or the job is gone."""
         with ExitStack() as stack:
-            fd = -1
             mine = True
             try:
-                fd = stack.enter_context(lock_file(self.job.delivery_lock))
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._open_lock(stack), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 # Where no lock is to be had (a read-only or full disk, some network file systems) go on without.
-                mine = error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.ENOENT) or (
-                    error.errno == errno.EACCES and fd < 0
-                )
+                mine = not isinstance(error, BlockingIOError) and self.job.spool.is_dir()
             if mine:
                 self.load()
             yield mine
 
+    def _open_lock(self, stack: ExitStack) -> int:
+        try:
+            return stack.enter_context(lock_file(self.job.delivery_lock))
+        except OSError:  # not ours to write: who may read it can still see, and keep, the lock that others respect
+            fd = os.open(self.job.delivery_lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            stack.callback(os.close, fd)
+            return fd
+
     def load(self) -> None:
         """Read how far everything has been accepted."""
-        if self._unsaved:  # the disk refused the last note: what this process remembers is newer
+        if self.unnoted:  # the disk refused the last note: what this process remembers is newer
             return
         try:
             content = json.loads(self.job.ack.read_bytes())
@@ -103,28 +121,52 @@ class Outbox:
                     signal = entry.name[:-6].rpartition(".")[2] if entry.name.endswith(".jsonl") else ""
                     if signal in SIGNALS and entry.is_file(follow_symlinks=False):
                         about = entry.stat(follow_symlinks=False)
-                        found.append(Journal(Path(entry.path), signal, about.st_size, about.st_mtime))
+                        beginning = self._beginning(entry.path, about)
+                        found.append(Journal(Path(entry.path), signal, about.st_size, about.st_mtime, beginning))
         except OSError:
             pass
         return sorted(found, key=lambda journal: (journal.modified, journal.name))
 
+    def _beginning(self, path: str, about: os.stat_result) -> str:
+        """Read again only when the file is another, or has grown."""
+        mark = about.st_ino, about.st_size, about.st_mtime_ns
+        known = self._beginnings.get(path)
+        if known is None or known[0] != mark:
+            known = self._beginnings[path] = mark, _digest(Path(path))
+        return known[1]
+
     def offset(self, journal: Journal) -> int:
+        """How far it was accepted. A note without a beginning is one of a former version, and counts."""
         offset = self._part("offsets").get(journal.name, 0)
-        return offset if isinstance(offset, int) and 0 <= offset <= journal.size else 0
+        if self._part("beginnings").get(journal.name, journal.beginning) != journal.beginning:
+            return 0
+        return offset if type(offset) is int and 0 <= offset <= journal.size else 0
+
+    def still_there(self, journal: Journal) -> bool:
+        """Whether the path has that journal still. If not, nothing that was known of the job counts any more."""
+        if _digest(journal.path) == journal.beginning:
+            return True
+        self.unnoted = ""
+        self.load()
+        return False
 
     def pending(self) -> list[Journal]:
         """The journals that have more than was accepted."""
         return [journal for journal in self.journals() if journal.size > self.offset(journal)]
 
-    def read(self, journal: Journal, offset: int) -> Batch | None:
-        """The next complete lines, about 1 MiB of them; None if there are none. One being written is not complete."""
+    def read(self, journal: Journal, offset: int, most: int | None = None) -> Batch | None:
+        """The next complete lines, about 1 MiB of them; None if there are none. One being written is not complete.
+
+        Args:
+            most: so many lines at most.
+        """
         try:
-            fd = os.open(journal.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            file = _open(journal.path)
         except OSError:
             return None
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
+        with file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or _digest_of(file) != journal.beginning:
+                return None  # another file by now; the next round knows it
             file.seek(offset)
             data = file.read(BATCH_BYTES)
             end = data.rfind(b"\n") + 1
@@ -135,8 +177,9 @@ class Outbox:
                         return None
                     return self._skip(file, data, offset)
                 end = len(data)
-        batch = Batch(end=offset + end)
-        for line in data[:end].splitlines():
+        lines = data[:end].split(b"\n")[:-1][:most]
+        batch = Batch(end=offset + sum(map(len, lines)) + len(lines), lines=len(lines))
+        for line in lines:
             if line.strip():
                 content, whole = decode.parse(line)
                 if content is not None:
@@ -156,18 +199,23 @@ class Outbox:
 
     # -- what was done with it ---------------------------------------------------------------------------------------
 
-    def accept(self, journal: Journal, end: int, records: int) -> None:
-        """Note that everything up to ``end`` has been dealt with, and ``records`` of it accepted."""
+    def accept(self, journal: Journal, end: int, records: int, said: str = "") -> None:
+        """Note that everything up to ``end`` has been dealt with, and ``records`` of it accepted.
+
+        Args:
+            said: what the receiver remarked about records that it took all the same.
+        """
         self._part("offsets")[journal.name] = end
-        accepted = self._part("accepted")
-        accepted[journal.signal] = accepted.get(journal.signal, 0) + records
+        self._part("beginnings")[journal.name] = journal.beginning
+        self._count("accepted", journal.signal, records)
         self._part("trouble").pop(journal.signal, None)
+        if said:
+            self._part("remarks")[journal.signal] = said
         self.save()
 
     def refuse(self, journal: Journal, records: int, reason: str, content: dict[str, Any] | bytes | None) -> None:
         """Set aside what no receiver will take, with the reason. The journal keeps it as well."""
-        refused = self._part("refused")
-        refused[journal.signal] = refused.get(journal.signal, 0) + records
+        self._count("refused", journal.signal, records)
         entry: dict[str, Any] = {
             "refused_at": iso(runtime.clock.wall_ns()),
             "reason": reason,
@@ -183,14 +231,17 @@ class Outbox:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self.job.refused, flags, 0o644)
             try:
-                os.write(fd, line)
+                before = os.fstat(fd).st_size
+                if os.write(fd, line) != len(line):  # a full disk takes part of it; nobody else writes here meanwhile
+                    os.ftruncate(fd, before)
             finally:
                 os.close(fd)
 
     def trouble(self, signal: str, endpoint: Endpoint, outcome: Outcome) -> bool:
         """Note why nothing is accepted. True if that is news."""
         troubles = self._part("trouble")
-        known = troubles.get(signal, {})
+        known = troubles.get(signal)
+        known = known if isinstance(known, dict) else {}
         what: dict[str, Any] = {"kind": outcome.kind.value, "place": endpoint.place, "reason": outcome.reason}
         if {**what, "since": known.get("since")} == known:
             return False
@@ -212,14 +263,35 @@ class Outbox:
             part = self.state[name] = {}
         return part
 
+    def _count(self, name: str, signal: str, records: int) -> None:
+        part = self._part(name)
+        known = part.get(signal)
+        part[signal] = (known if type(known) is int else 0) + records
+
     def save(self) -> None:
-        draft = self.job.spool / f".ack.{os.getpid()}"
-        self._unsaved = True
-        with suppress(OSError):
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            try:
-                os.write(fd, json.dumps(self.state).encode())
-            finally:
-                os.close(fd)
-            os.replace(draft, self.job.ack)
-            self._unsaved = False
+        if not self.job.spool.is_dir():  # deleted: there is nothing to note, and nothing to bring back
+            return
+        try:
+            replace(self.job.ack, json.dumps(self.state).encode(), self.job.temporary)
+        except OSError as error:
+            self.unnoted = error.strerror or type(error).__name__
+        else:
+            self.unnoted = ""
+
+
+def _open(path: Path) -> BinaryIO:
+    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+
+
+def _digest(path: Path) -> str:
+    """Of a journal's first line; empty if there is none."""
+    try:
+        with _open(path) as file:
+            return _digest_of(file)
+    except OSError:
+        return ""
+
+
+def _digest_of(file: BinaryIO) -> str:
+    line = file.readline(_BEGINNING)
+    return hashlib.sha256(line).hexdigest()[:16] if line else ""

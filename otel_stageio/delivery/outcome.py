@@ -38,6 +38,20 @@ class Outcome:
     unreachable: bool = False
 
 
+#: What a receiver may ask for at most, in seconds: it must not put us off until next year.
+LONGEST_WAIT = 3600.0
+
+
+def wait(seconds: float) -> float | None:
+    """For how long a receiver may put us off, if it asks for so many seconds."""
+    return min(max(seconds, 0.0), LONGEST_WAIT) if seconds == seconds else None
+
+
+def unforeseen(error: Exception) -> Outcome:
+    """For what a library raises that nobody thought of. Not its text: there may be an address or a header in it."""
+    return Outcome(Kind.LATER, f"the request failed ({type(error).__name__})")
+
+
 def one_line(text: str, longest: int = 300) -> str:
     """For a reason that is shown: one line, printable, not long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * longest]).split())

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 #: Name of the signal in a journal's file name -> in the variables and in the path of a URL.
 SIGNALS = {"spans": "traces", "logs": "logs", "metrics": "metrics"}
@@ -51,7 +51,7 @@ class Endpoint:
     @property
     def address(self) -> str:
         """``host:port``: what several signals have in common when nobody is there."""
-        parts = urlsplit(self.url)
+        parts = _split(self.url)
         try:
             port = parts.port
         except ValueError:
@@ -62,19 +62,39 @@ class Endpoint:
 
     @property
     def place(self) -> str:
-        """The URL as it may be shown: without a password."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        """The URL as it may be shown."""
+        return shown(self.url)
 
     @property
     def server(self) -> str:
         """:attr:`place` without its path, e.g. ``http://localhost:4318``."""
-        return urlsplit(self.place)._replace(path="", query="", fragment="").geturl()
+        scheme, _, rest = self.place.rpartition("://")
+        return f"{scheme or 'http'}://{rest.partition('/')[0]}"
 
     @property
     def path(self) -> str:
         """What the signals of one server differ in, e.g. ``/v1/traces``; empty for gRPC."""
-        return "" if self.protocol == "grpc" else urlsplit(self.place).path
+        return "" if self.protocol == "grpc" else _split(self.place).path
+
+
+def shown(url: str) -> str:
+    """A URL without what may be a credential: user and password, even unescaped ones, and the query.
+
+    Example:
+        >>> shown("http://anna:pass/w?rd@collector:4318/v1/logs?api_key=s3cret")
+        'http://collector:4318/v1/logs'
+    """
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
+    start = scheme[0] if scheme else ""
+    return start + re.split(r"[?#]", url[len(start) :].rpartition("@")[2], maxsplit=1)[0]
+
+
+def _split(url: str) -> SplitResult:
+    """Its parts; none, for what is no URL."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def endpoints(
@@ -161,15 +181,39 @@ def _grpc_target(url: str, insecure: str | None) -> tuple[str, bool]:
 def _problem(endpoint: Endpoint, faulty_headers: list[str]) -> str | None:
     if endpoint.protocol not in PROTOCOLS:
         return f"the protocol {endpoint.protocol!r} is not supported; use {' or '.join(PROTOCOLS)}"
-    parts = urlsplit(endpoint.url)
+    return _problem_of_url(endpoint) or _problem_of_headers(endpoint, faulty_headers) or _problem_of_files(endpoint)
+
+
+def _problem_of_url(endpoint: Endpoint) -> str | None:
+    what = f"the endpoint {endpoint.place!r}"
+    parts = _split(endpoint.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f\x7f]", endpoint.url):
+        return f"{what} is no URL; give one like http://localhost:4318"
     try:
         _ = parts.port
     except ValueError:
-        return f"the endpoint {endpoint.place!r} has no valid port"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f"the endpoint {endpoint.place!r} is no URL; give one like http://localhost:4318"
-    if faulty_headers:
-        return f"a header is not of the form name=value: {', '.join(faulty_headers)}"
+        return f"{what} has no valid port (in a password, '/', '?', '#' and '@' have to be URL-encoded)"
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        return f"{what} has no valid host name"
+    return None
+
+
+def _problem_of_headers(endpoint: Endpoint, faulty: list[str]) -> str | None:
+    """Told by position or well-known name: the rest of a value that has a comma in it looks like a name."""
+    if faulty:
+        return f"not of the form name=value: header {', '.join(faulty)} (in a value, ',' has to be URL-encoded)"
+    name_form, value_form = _GRPC_HEADER if endpoint.protocol == "grpc" else _HTTP_HEADER
+    for position, (name, value) in enumerate(endpoint.headers.items(), 1):
+        if not name_form.fullmatch(name):
+            return f"header {_told(position, name)} has a name that cannot be sent"
+        if not value_form.fullmatch(value):
+            return f"header {_told(position, name)} has a value that cannot be sent"
+    return None
+
+
+def _problem_of_files(endpoint: Endpoint) -> str | None:
     for what in ("certificate", "client_certificate", "client_key"):
         path = getattr(endpoint, what)
         if path is not None and not os.access(path, os.R_OK):
@@ -177,22 +221,41 @@ def _problem(endpoint: Endpoint, faulty_headers: list[str]) -> str | None:
     return None
 
 
+#: (name, value): RFC 9110 for HTTP, in Latin-1; gRPC takes less, and bytes where a name ends in -bin.
+_HTTP_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+"), re.compile(r"(?!\s)[\t -~\xa0-\xff]*")
+_GRPC_HEADER = re.compile(r"(?!grpc-)(?!.*-bin$)[0-9a-z_.-]+"), re.compile(r"[ -~]*")
+_KNOWN_HEADERS = ("authorization", "api-key", "x-api-key", "x-scope-orgid")
+
+
+#: One of the variable: what is URL-encoded has no space in its value, what has one is taken as it stands.
+_HEADER = re.compile(
+    r"([\x21\x23-\x27\x2a\x2b\x2d\x2e0-9A-Z\x5e-\x7a\x7c\x7e]+)"
+    r"[ \t]*=[ \t]*([\x20\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*)"
+)
+
+
+def _told(position: int, name: str) -> str:
+    return name if name.lower() in _KNOWN_HEADERS else f"number {position}"
+
+
 def parse_headers(text: str) -> tuple[dict[str, str], list[str]]:
-    """``name=value,name=value``, URL-encoded or not -> headers, and the names of those that are none.
+    """``name=value,name=value``, URL-encoded or not -> headers, and which of them are none.
+
+    As the stock exporters' parser does it, but for its warning, which has the value in it.
 
     Example:
         >>> parse_headers("Authorization=Bearer%20abc,nonsense")
-        ({'authorization': 'Bearer abc'}, ['nonsense'])
+        ({'authorization': 'Bearer abc'}, ['number 2'])
     """
-    from opentelemetry.util.re import parse_env_headers
-
     known: dict[str, str] = {}
     faulty = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        parsed = dict(parse_env_headers(part, liberal=True)) if "=" in part else {}
-        known.update(parsed)
-        if not parsed:
-            faulty.append(re.split(r"[=:\s]", part)[0][:40])  # the name only: a value may be a credential
+    for position, part in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
+        if parsed := _HEADER.fullmatch(part):
+            name, value = parsed.groups()
+            encoded = " " not in value
+            known[(unquote(name) if encoded else name).strip().lower()] = (unquote(value) if encoded else value).strip()
+        else:
+            faulty.append(_told(position, re.split(r"[=:\s]", part)[0]))
     return known, faulty
 
 

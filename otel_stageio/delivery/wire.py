@@ -69,8 +69,17 @@ def request(signal: str, content: dict[str, Any]) -> Message:
     message = REQUESTS[signal]()
     try:
         _fill(message, content)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, binascii.Error, SystemError) as error:
-        raise NotOtlp(one_line(f"{type(error).__name__}: {error}")) from error  # SystemError: upb, a lone surrogate
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        binascii.Error,
+        SystemError,
+    ) as error:  # SystemError: upb, a lone surrogate; ArithmeticError: 1e999 as an integer
+        raise NotOtlp(one_line(f"{type(error).__name__}: {error}")) from error  # fmt: skip
     return message
 
 
@@ -272,7 +281,7 @@ def partial_success(signal: str, content: bytes) -> tuple[int, str]:
     response, counter = _RESPONSES[signal]
     answer: Any = response()
     answer.ParseFromString(content)
-    return int(getattr(answer.partial_success, counter)), one_line(answer.partial_success.error_message)
+    return max(int(getattr(answer.partial_success, counter)), 0), one_line(answer.partial_success.error_message)
 
 
 def status_message(content: bytes) -> str:

@@ -1,22 +1,24 @@
 """This process's delivery: a daemon thread that sends what its jobs have pending while the stages work.
 
-A process whose owner lives (``Pipeline``, ``otel-stageio run``) has none, and imports no exporter: the owner delivers.
+Who attends a job holds a lock on ``deliverer.lock`` for as long, shared with others who do. A process whose owner
+(``Pipeline``, ``otel-stageio run``) lives and delivers has no thread, and imports no exporter: the owner delivers.
 At exit there is one budget for everything; what does not go out in it stays in the outbox.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from .. import semconv as sc
 from ..ambient import open_pipelines, open_recorders
 from ..layout import Job
 from ..runtime import runtime
-from ..sinks.files import is_locked
+from ..sinks.files import is_locked, lock_file
 from .outbox import Outbox
 from .settings import Endpoint, endpoints
 
@@ -31,6 +33,8 @@ DEFAULT_BUDGET = 0.3
 _worker: _Worker | None = None
 #: Jobs of this process that somebody else delivers, for as long as that one lives.
 _left_to_others: dict[str, Job] = {}
+#: A parent's worker in a forked child: kept, since its locks must not be let go of by whoever clears up here.
+_of_parents: list[_Worker] = []
 
 
 def attend(job: Job, *, owner: bool = False) -> None:
@@ -46,9 +50,12 @@ def attend(job: Job, *, owner: bool = False) -> None:
     if mode != "self" and not owner and _others_deliver(job):
         _left_to_others[job.key] = job
         return
+    where = endpoints()
+    if not where:
+        return
     _left_to_others.pop(job.key, None)
     if _worker is None or not _worker.usable:
-        _worker = _Worker()
+        _worker = _Worker(where)
     _worker.add(job)
 
 
@@ -64,6 +71,8 @@ def finish() -> None:
 def after_fork() -> None:
     """In a forked child: the thread is not here, and the parent goes on delivering."""
     global _worker
+    if _worker is not None:
+        _of_parents.append(_worker)
     _worker = None
     _left_to_others.clear()
 
@@ -79,6 +88,8 @@ def exit_budget() -> float:
 
 def _others_deliver(job: Job) -> bool:
     """Whether a process that delivers this job is alive: its owner, or the one that this program is a stage of."""
+    if not is_locked(job.deliverer_lock):
+        return False  # it may be alive, and have no endpoint, or be told not to deliver
     if is_locked(job.owner_lock):
         return True
     if os.environ.get(sc.ENV_JOB) != os.path.realpath(job.root):
@@ -87,9 +98,32 @@ def _others_deliver(job: Job) -> bool:
     return attempt.isdigit() and is_locked(job.journal(stage, int(attempt)))
 
 
+class _Attended:
+    """A job that this process attends, and the lock that says so."""
+
+    def __init__(self, job: Job) -> None:
+        self.outbox = Outbox(job)
+        self._lock = ExitStack()
+        self.hold()
+
+    def hold(self) -> None:
+        with suppress(OSError):  # without the lock others deliver as well, one at a time
+            fd = self._lock.enter_context(lock_file(self.outbox.job.deliverer_lock))
+            for _ in range(3):  # who only asks holds it for a moment
+                with suppress(BlockingIOError):
+                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return
+
+    def let_go(self) -> None:
+        self._lock.close()
+
+
 class _Worker:
-    def __init__(self) -> None:
-        self._jobs: dict[str, Outbox] = {}
+    def __init__(self, where: dict[str, Endpoint]) -> None:
+        self._where = where
+        self._jobs: dict[str, _Attended] = {}
+        #: Those in which nothing was left to do; looked at once more at the end.
+        self._former: dict[str, Outbox] = {}
         self._lock = threading.Lock()  # a job is let go only if no stage of it has just been opened
         self._wake = threading.Event()
         self._done = threading.Event()
@@ -106,7 +140,8 @@ class _Worker:
 
     def add(self, job: Job) -> None:
         with self._lock:
-            self._jobs[job.key] = Outbox(job)
+            self._former.pop(job.key, None)
+            self._jobs[job.key] = _Attended(job)
         if not self._started:
             self._started = True
             try:
@@ -128,13 +163,16 @@ class _Worker:
         self._done.wait(budget)
         self.usable = False
         if self._delivery is not None and not self._done.is_set():
-            self._delivery.stopped = True
+            self._delivery.stopping = True
+        with self._lock:
+            for attended in self._jobs.values():
+                attended.let_go()
 
     def _run(self) -> None:
         try:
             from .delivery import Delivery
 
-            self._delivery = Delivery(endpoints(), on_trouble=_say)
+            self._delivery = Delivery(self._where, on_trouble=_say)
             while True:
                 closing = self._closing
                 if closing:
@@ -154,22 +192,35 @@ class _Worker:
 
     def _round(self, closing: bool) -> None:
         assert self._delivery is not None
-        for key, outbox in list(self._jobs.items()):
+        with self._lock:
+            outboxes = {key: attended.outbox for key, attended in self._jobs.items()}
+            if closing:
+                outboxes.update(self._former)
+        failing = self._delivery.failing()
+        for key in sorted(outboxes, key=failing.__contains__):
+            try:
+                self._deliver(key, outboxes[key], closing)
+            except Exception:  # of this job: the others go on, and so does this one in the next round
+                runtime.internal_error("delivery")
+
+    def _deliver(self, key: str, outbox: Outbox, closing: bool) -> None:
+        assert self._delivery is not None
+        report = self._delivery.deliver(outbox)
+        while closing and report.busy and not self._delivery.out_of_time and outbox.job.spool.exists():
+            time.sleep(0.02)  # another process delivers: what this one wrote last may not be in its round
             report = self._delivery.deliver(outbox)
-            while closing and report.busy and not self._delivery.out_of_time and outbox.job.spool.exists():
-                time.sleep(0.02)  # another process delivers: what this one wrote last may not be in its round
-                report = self._delivery.deliver(outbox)
-            if not closing and not report.busy and self._nothing_left(outbox):
-                with self._lock:
-                    if not self._in_use(key):
-                        self._jobs.pop(key, None)
+        if closing or report.busy or self._in_use(key):
+            return
+        with self._lock:  # in this order: what a stage wrote is there before the stage is no longer in use
+            if not self._in_use(key) and self._nothing_left(outbox):
+                self._jobs.pop(key).let_go()
+                self._former[key] = outbox
 
     def _in_use(self, key: str) -> bool:
         return key in open_pipelines or any(recorder.job.key == key for recorder in list(open_recorders))
 
     def _nothing_left(self, outbox: Outbox) -> bool:
-        assert self._delivery is not None
-        return not any(journal.signal in self._delivery.endpoints for journal in outbox.pending())
+        return not any(journal.signal in self._where for journal in outbox.pending())
 
 
 def _say(job: Job, signal: str, endpoint: Endpoint, outcome: Outcome) -> None:
