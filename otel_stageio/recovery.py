@@ -24,7 +24,7 @@ from .past import Past, envelope_of, never_begun, read_past
 from .runtime import never_raises
 from .sinks.files import AppendFile, is_locked, locked
 from .sinks.manifest_file import ManifestFile
-from .sinks.open_spans import Left, cut_off, left_open
+from .sinks.open_spans import Left, OpenSpans, cut_off, left_open
 
 
 def recover(job_dir: str | os.PathLike[str], *, lost_after: float = life.LOST_AFTER) -> list[str]:
@@ -178,6 +178,8 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
         _forget(job, stage, attempt)
         return False
     journal = AppendFile(path)
+    marker: OpenSpans | None = None
+    complete = False
     try:
         seized = life.seize(journal.fd)
         if seized is False or journal.fd < 0:
@@ -197,12 +199,19 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
             death = _death(job, past, seized, lost_after)
             if death is None:
                 return False
+            # Where nothing is left open, as of one that died before its first word, we leave something while we are at
+            # it: should we be killed as well, the next recovery knows that there is more to do than the end.
+            if not any(left_open(job, stage, attempt)):
+                marker = OpenSpans(job, stage, attempt)
+                marker.open()
             past.ended = _write_end(job, past, journal, death)
-        _complete(job, past)
+        complete = _complete(job, past)
         return missing
     except OSError:  # a journal that cannot be read now must not be taken for one without an end
         return False
     finally:
+        if marker is not None:
+            marker.done(remove=complete)
         journal.close()
 
 
@@ -286,8 +295,11 @@ def _append(job: Job, past: Past, journal: AppendFile, events: list[Event]) -> N
     journal.write(envelope_of(job, past.stage, past.attempt, "logs", past.started).line(",".join(records)))
 
 
-def _complete(job: Job, past: Past) -> None:
-    """The spans and the manifest; what was left open goes last, so that a kill or a full disk leaves it to the next."""
+def _complete(job: Job, past: Past) -> bool:
+    """The spans and the manifest; what was left open goes last, so that a kill or a full disk leaves it to the next.
+
+    False if the disk refused something.
+    """
     end_ns = past.ended.time_ns if past.ended is not None else past.last_ns
     message = f"the stage ended as {past.fold.record['status']} in the middle of it"
     dead = [left for left in left_open(job, past.stage, past.attempt) if not left.alive]
@@ -300,6 +312,7 @@ def _complete(job: Job, past: Past) -> None:
     if all(written):
         for left in dead:
             left.remove()
+    return all(written)
 
 
 def _write_span(job: Job, past: Past) -> bool:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def test_what_it_used_by_its_last_heartbeat_is_in_the_record(tmp_path: Path, job
     resources = Records(job).manifest("asr")["resources"]
     assert resources["peak_memory_bytes"] > 64 << 20
     assert 0 < resources["cpu_seconds"] < 60
-    assert spans(job)["asr"]["attributes"]["stageio.memory.peak"] == resources["peak_memory_bytes"]
+    assert spans(job)["asr"]["attributes"]["stageio.process.memory.peak"] == resources["peak_memory_bytes"]
 
 
 def test_log_lines_reach_the_spool_within_a_second_though_nothing_else_happens(tmp_path: Path, job: Path) -> None:
@@ -366,6 +367,28 @@ def test_a_stage_killed_before_it_said_a_word_is_crashed_all_the_same(tmp_path: 
     assert Manifest.load(job / "06_asr").status == "crashed"
     assert RunRecord.load(job).status == "crashed"
     assert spans(job).keys() == {"asr", "RUN job"}
+
+
+def test_a_killed_recovery_is_finished_though_the_stage_has_run_again_meanwhile(tmp_path: Path, job: Path) -> None:
+    """Of a stage that died before its first word, of which nothing was left open."""
+    killed(tmp_path, job)
+    shutil.rmtree(job / ".stageio" / "open")
+    (job / "06_asr" / "manifest.json").unlink()
+    pid = os.fork()
+    if not pid:
+        from otel_stageio import recovery
+
+        recovery._complete = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,func-returns-value]
+        recover(job)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    with StageIO("asr", job):
+        pass
+    recover(job)
+    manifest = Manifest.load(job / "06_asr")
+    assert (manifest.status, [former.status for former in manifest.attempts]) == ("success", ["crashed"])
+    assert Counter(span["name"] for span in Records(job).spans())["asr"] == 2
+    assert not list((job / ".stageio" / "open").iterdir())
 
 
 def test_a_stage_that_is_about_to_begin_is_left_alone(job: Path) -> None:

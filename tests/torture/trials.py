@@ -68,7 +68,6 @@ def kills(job: Path, seed: int, number: int, look: Callable[[Path], None] | None
     """
     random = Random(seed)
     attempts: list[tuple[str, int, Announced, bool]] = []
-    tries: dict[str, int] = {}
     for trial in range(number):
         stage = random.choice(STAGES)
         steps = random.choice((5, 200, 10_000))
@@ -80,11 +79,11 @@ def kills(job: Path, seed: int, number: int, look: Callable[[Path], None] | None
         os.kill(child.pid, signal.SIGKILL)
         code = child.finish()
         announced = child.announced
-        if not _begun(job, stage, tries.get(stage, 0) + 1):
+        attempt = _begun(job, stage, child.pid)
+        if attempt is None:
             continue  # killed before there was anything to record
-        tries[stage] = tries.get(stage, 0) + 1
-        ended = code == 0 or ("ended", "") in announced or _ended(job, stage, tries[stage])
-        attempts.append((stage, tries[stage], announced, ended))
+        ended = code == 0 or ("ended", "") in announced or _ended(job, stage, attempt)
+        attempts.append((stage, attempt, announced, ended))
         if random.random() < 0.2:
             _killed_recovery(job, random)
     recover(job)
@@ -94,11 +93,12 @@ def kills(job: Path, seed: int, number: int, look: Callable[[Path], None] | None
     return sum(not ended for *_, ended in attempts)
 
 
-def _begun(job: Path, stage: str, attempt: int) -> bool:
-    """Whether an attempt has its number: the record of a run lists it."""
+def _begun(job: Path, stage: str, pid: int) -> int | None:
+    """The number of a process's attempt, once the record of a run lists it."""
     contents = [reader.strict(path.read_bytes()) for path in (job / ".stageio").glob("**/*.json")]
     runs = [run for content in contents for run in (content, *content.get("earlier", ()))]
-    return any((item["stage"], item["attempt"]) == (stage, attempt) for run in runs for item in run.get("stages", ()))
+    items = [item for run in runs for item in run.get("stages", ()) if (item["stage"], item["pid"]) == (stage, pid)]
+    return items[0]["attempt"] if items else None
 
 
 def _ended(job: Path, stage: str, attempt: int) -> bool:
