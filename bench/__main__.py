@@ -25,6 +25,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
     from .artifacts import artifacts
     from .delivery import delivery
     from .lines import lines
+    from .sampler import sampler
     from .spans import spans
     from .stages import stages
     from .startup import startup
@@ -36,6 +37,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
         "artifacts": artifacts,
         "startup": startup,
         "delivery": delivery,
+        "sampler": sampler,
     }
 
 

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .resources.cgroup import oom_kills
+from .resources.own import maxrss, peak_memory
+from .resources.tree import Used, elsewhere, used_by
 
 #: How long a process group may take to end after SIGTERM before it gets SIGKILL.
 GRACE_SECONDS = 10.0
 #: After the program has ended, how long to go on reading from descendants that keep its output open.
 LINGER_SECONDS = 0.5
 _LONGEST_LINE = 256 * 1024
+#: Seconds between two looks at a program that has closed its output, or is to end.
+_LOOK_AGAIN = 0.01
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell says it
 
@@ -50,6 +54,10 @@ class Child:
     ) -> None:
         self.timed_out = False
         self.oom_killed = False
+        #: Once it has ended: what the kernel counted for it and all that it waited for.
+        self.used = Used()
+        #: And the most resident bytes of one of them; None where that is not known.
+        self.memory_peak: int | None = None
         self._on_line = on_line
         self._on_data = on_data
         self._own_group = own_group
@@ -65,6 +73,8 @@ class Child:
             bufsize=0,
         )
         self.pid = self._process.pid
+        self._memory_before = peak_memory()
+        elsewhere.running.add(self.pid)
 
     def wait(self, timeout: float | None = None) -> int:
         """Read until the program has ended. Returns its exit code, negative for a signal, as ``subprocess`` does.
@@ -92,7 +102,7 @@ class Child:
             while selector.get_map():
                 self._pump(selector, 0.1 if exited_at is None else 0.05)
                 now = time.monotonic()
-                if exited_at is None and self._process.poll() is not None:
+                if exited_at is None and self._poll() is not None:
                     exited_at = now
                 if exited_at is not None and now - exited_at > LINGER_SECONDS:
                     break
@@ -103,14 +113,35 @@ class Child:
             for key in list(selector.get_map().values()):
                 self._flush(key.data[0], key.data[1])
                 key.fileobj.close()  # type: ignore[union-attr]
-        if deadline is None:
-            self._process.wait()
-        else:
-            try:
-                self._process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        while self._poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
                 self.timed_out = True
                 self._end(signal.SIGTERM)
+                return
+            time.sleep(_LOOK_AGAIN)
+
+    def _poll(self) -> int | None:
+        """The exit code, once it has ended. Waited for here, since ``subprocess`` forgets what the program used."""
+        if self._process.returncode is None:
+            with elsewhere.lock:
+                used = used_by(self.pid)  # also if it has ended: it has not been waited for
+                try:
+                    pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+                except ChildProcessError:
+                    self._process.poll()
+                else:
+                    if pid:
+                        self._process.returncode = os.waitstatus_to_exitcode(status)
+                        self._ended(used, usage)
+        return self._process.returncode
+
+    def _ended(self, used: Used | None, usage: Any) -> None:
+        disk = (used.read, used.written) if used is not None else (None, None)
+        self.used = Used(usage.ru_utime, usage.ru_stime, *disk)
+        # A new program inherits the peak of the process that started it.
+        if maxrss(usage) > self._memory_before:
+            self.memory_peak = maxrss(usage)
+        elsewhere.ended(self.pid, self.used)
 
     def _pump(self, selector: selectors.BaseSelector, seconds: float) -> None:
         for key, _ in selector.select(seconds):
@@ -151,21 +182,21 @@ class Child:
         """Signal the group, give it time, then kill what is left of it."""
         self.send(first)
         deadline = time.monotonic() + GRACE_SECONDS
-        while self._process.poll() is None and time.monotonic() < deadline:
+        while self._poll() is None and time.monotonic() < deadline:
             if selector is not None and selector.get_map():
                 self._pump(selector, 0.05)  # its last words
             else:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(0.05)
+                time.sleep(_LOOK_AGAIN)
         self.send(signal.SIGKILL)
-        self._process.wait()
+        while self._poll() is None:
+            time.sleep(_LOOK_AGAIN)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the program, and to its group if it has its own."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._own_group:
                 os.killpg(self.pid, number)  # the group may outlive its head
-            elif self._process.poll() is None:
+            elif self._poll() is None:
                 self._process.send_signal(number)
 
 

@@ -16,6 +16,7 @@ from . import semconv as sc
 from .child import NOT_EXECUTABLE, NOT_FOUND, Child, signal_name
 from .otlp import carrier
 from .otlp.provider import tracer
+from .resources.out_of_memory import lack_of_memory
 from .sinks.console import Passthrough, relay, relayed
 from .voice import type_name
 
@@ -60,7 +61,6 @@ def run_command(
     words = [os.fspath(word) for word in argv]
     # What the program is told in secret must not come back in what it says.
     recorder.capture.redactor.learn(env or {}, words)
-    recorder.working = False
     executable = os.path.basename(words[0])
     name = recorder.capture.string(executable)
     about = {sc.PROCESS_EXECUTABLE: name}
@@ -78,6 +78,8 @@ def run_command(
                 recorder.console.write(said_itself + "\n")
             return
         last_words = line.strip() or last_words
+        if lack_of_memory(line) is not None:
+            recorder.said_out_of_memory = line
         recorder.lines.write(
             logging.INFO,
             "INFO",
@@ -94,7 +96,9 @@ def run_command(
         on_data = passthrough.writer(nonce) if passthrough is not None else None
         child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin, on_data=on_data)
         span.set_attribute(sc.PROCESS_PID, child.pid)
+        recorder.sample_program(child.pid, environment)
         returncode = child.wait(timeout)
+        recorder.program_ended(child.used, child.memory_peak)
     except OSError as error:
         if child is not None:
             raise

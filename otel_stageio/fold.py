@@ -149,12 +149,15 @@ class Fold:
             entry["last_lines"] = attributes[sc.LOCAL_LAST_LINES]
         self.record["errors"].append(entry)
 
-    def _heartbeat(self, event: Event) -> None:
+    def _used(self, event: Event) -> None:
         """What the stage had used by then; what it says itself of its resources stands above that."""
+        resources = self.record["resources"]
+        for key, measured in event.attributes.get(sc.LOCAL_MEASURED, {}).items():
+            if key not in self._said_resources:
+                resources[key] = measured
         for key, attribute in sc.USED.items():
             used = event.attributes.get(attribute)
             if isinstance(used, (int, float)) and key not in self._said_resources:
-                resources = self.record["resources"]
                 resources[key] = max(used, resources.get(key, 0))  # of several processes
 
     def _progress(self, event: Event) -> None:
@@ -167,6 +170,9 @@ class Fold:
 
     def _ended(self, event: Event) -> None:
         attributes, record = event.attributes, self.record
+        self._used(event)
+        if sc.REALTIME_FACTOR in attributes:
+            record["resources"].setdefault("realtime_factor", attributes[sc.REALTIME_FACTOR])
         record["status"] = attributes.get(sc.STAGE_STATUS, "incomplete")
         if sc.DURATION in attributes:
             record["duration_seconds"] = attributes[sc.DURATION]
@@ -198,6 +204,6 @@ _HANDLERS = {
     sc.EVENT_ERROR: Fold._error,
     sc.EVENT_EXCEPTION: Fold._error,
     sc.EVENT_PROGRESS: Fold._progress,
-    sc.EVENT_HEARTBEAT: Fold._heartbeat,
+    sc.EVENT_HEARTBEAT: Fold._used,
     sc.EVENT_ENDED: Fold._ended,
 }

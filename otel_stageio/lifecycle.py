@@ -18,6 +18,7 @@ from . import delivery, pulse
 from . import run as runs
 from .ambient import open_pipelines, open_recorders
 from .otlp import root_span  # noqa: F401  (needed by the exit hook)
+from .resources.tree import elsewhere
 from .runtime import never_raises, runtime
 from .semconv import ENV_SIGTERM
 
@@ -124,6 +125,7 @@ def _after_fork() -> None:
     logger_only.clear()
     _opened_runs.clear()
     delivery.after_fork()
+    elsewhere.forget()
     _terminated = False
     _restore_sigterm()
 

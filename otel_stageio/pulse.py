@@ -1,4 +1,5 @@
-"""Once a second, for every stage that is open in this process: log lines go to the spool, and a heartbeat when due.
+"""Once a second, for every stage that is open in this process: log lines go to the spool, a heartbeat when due, a look
+at what the stage uses.
 
 One daemon thread a process, from the first stage to the last. It stands still across a fork: a child must not inherit a
 lock in mid-step, and since 3.12 Python warns of a fork beside other threads.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 from .ambient import open_recorders
@@ -20,34 +22,38 @@ IDLE_BEATS = 5
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
 _stop = threading.Event()
+_at_driver = threading.Event()
+_PATIENCE = 0.02
 _hooked = False
 
 
 def start() -> None:
     """Beat from now on."""
-    global _thread, _hooked
+    global _thread, _stop, _hooked
     with _lock:
         if _thread is not None:
             return
         if not _hooked:
             _hooked = True
             os.register_at_fork(before=stop, after_in_parent=_resume, after_in_child=_forget)
-        _stop.clear()
-        thread = threading.Thread(target=_run, name="otel_stageio pulse", daemon=True)
+        _at_driver.clear()
+        _stop = threading.Event()  # a former thread may still be at a driver, and is to end then
+        thread = threading.Thread(target=_run, args=(_stop,), name="otel_stageio pulse", daemon=True)
         with suppress(RuntimeError):  # no more threads to be had, or the interpreter is ending
             thread.start()
             _thread = thread
 
 
 def stop() -> None:
-    """Stand still; a beat under way is waited for."""
+    """Stand still; a beat under way is waited for, but not a driver that takes its time, or never answers."""
     global _thread
     with _lock:
         thread, _thread = _thread, None
         if thread is not None:
             _stop.set()
             if thread is not threading.current_thread():
-                thread.join()
+                while thread.is_alive() and not _at_driver.is_set():
+                    thread.join(_PATIENCE)
 
 
 def _resume() -> None:
@@ -57,22 +63,32 @@ def _resume() -> None:
 
 def _forget() -> None:
     """In a forked child: another thread may have begun in the very moment of the fork."""
-    global _lock, _thread
-    _lock, _thread = threading.Lock(), None
+    global _lock, _thread, _at_driver
+    _lock, _thread, _at_driver = threading.Lock(), None, threading.Event()
 
 
-def _run() -> None:
+def _run(stopped: threading.Event) -> None:
     idle = 0
-    while not _stop.wait(INTERVAL):
+    while not stopped.wait(INTERVAL):
         idle = 0 if open_recorders else idle + 1
         if idle > IDLE_BEATS and _retired():
             return
         for recorder in list(open_recorders):
-            try:
-                recorder.beat()
-            except Exception:
-                with suppress(Exception):  # strict mode raises again, in a thread where nobody would see it
-                    runtime.internal_error("pulse")
+            _do(recorder.beat)
+        _at_driver.set()
+        for recorder in list(open_recorders):
+            if not stopped.is_set():
+                _do(recorder.look_at_gpus)
+        if not stopped.is_set():
+            _at_driver.clear()
+
+
+def _do(what: Callable[[], None]) -> None:
+    try:
+        what()
+    except Exception:
+        with suppress(Exception):  # strict mode raises again, in a thread where nobody would see it
+            runtime.internal_error("pulse")
 
 
 def _retired() -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,7 +28,8 @@ from .otlp import decode, encode
 from .otlp.provider import process_resource
 from .otlp.span_events import Bridge
 from .recovery import end_spans
-from .resources import own
+from .resources import out_of_memory
+from .resources.sampler import Sampler, torch_peaks
 from .runtime import never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile
@@ -40,6 +40,8 @@ from .voice import Voice
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
+
+    from .resources.tree import Used
 
 
 class Recorder(Voice):
@@ -76,13 +78,12 @@ class Recorder(Voice):
         self._whole = True
         self._begun: dict[int, _Begun] = {}
         self._open_spans: OpenSpans | None = None
-        #: Whether this process does the stage's work; one that only waits for a program has nothing to report of it.
-        self.working = True
-        self._memory_peak = 0
-        self._cpu_start = time.process_time()
+        self._sampler: Sampler | None = None
+        #: What a program said when there was not enough memory for it.
+        self.said_out_of_memory = ""
         self._beat_gap = _FIRST_BEAT
         durable = os.environ.get(sc.ENV_DURABILITY, "").strip().lower() == "power"
-        user_attributes = self.user_attributes(attributes or {})
+        self._user_attributes = user_attributes = self.user_attributes(attributes or {})
         _make_directories(job, stage)
         opening = join(self, durable=durable) or enter(self, handed, user_attributes, durable=durable)
         self._open_spans = OpenSpans(job, stage, opening.attempt)
@@ -90,6 +91,8 @@ class Recorder(Voice):
         self._start_mono = opening.start_mono
         self.run, self.attempt, self.opened_run = opening.run, opening.attempt, opening.opened_run
         self.joined = opening.joined
+        if not self.joined:  # whoever started this program looks at it
+            self.sample_program(None)
         self.span, self.context = opening.span, opening.context
         self._identity = opening.identity
         self._start_wall = opening.start
@@ -122,16 +125,15 @@ class Recorder(Voice):
         """What stands around this process's log records: its resource, and whose records they are."""
         resource = process_resource()
         keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
-        scope = {**{key: self._identity[key] for key in keys}, sc.PROCESS_PID: pid}
-        self.spool.address(
-            encode.Envelope(
-                "logs",
-                encode.resource(self.capture.attributes(resource.attributes)),
-                encode.scope(sc.SCOPE_NAME, __version__, scope),
-                resource.schema_url,
-                sc.SCHEMA_URL,
-            )
-        )
+        scope = {key: self._identity[key] for key in keys}
+        about = encode.resource(self.capture.attributes(resource.attributes))
+
+        def envelope(kind: str, scope: dict[str, Any]) -> encode.Envelope:
+            around = encode.scope(sc.SCOPE_NAME, __version__, scope)
+            return encode.Envelope(kind, about, around, resource.schema_url, sc.SCHEMA_URL)
+
+        self.spool.address(envelope("logs", {**scope, sc.PROCESS_PID: pid}))
+        self._metrics_envelope = envelope("metrics", scope)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -294,21 +296,70 @@ class Recorder(Voice):
         """Once a second, from :mod:`otel_stageio.pulse`: what was said goes to the disk, and a heartbeat when due."""
         if self.pid != os.getpid():
             return
-        if self.working:
-            self._memory_peak = max(self._memory_peak, own.memory())
         with self._lock:
             if self.ended:
                 return
             self.spool.flush()
+            if self._sampler is not None:
+                self._sampler.look()
             now = runtime.clock.monotonic_ns()
             if now < self._next_beat:
                 return
             self._beat_gap = min(2 * self._beat_gap, _LONGEST_GAP)
             self._next_beat = now + self._beat_gap
-            used = {}
-            if self.working:
-                used = {sc.MEMORY_PEAK: self._memory_peak, sc.CPU_SECONDS: time.process_time() - self._cpu_start}
-            self.emit(sc.EVENT_HEARTBEAT, used, severity=DEBUG)
+            self.emit(sc.EVENT_HEARTBEAT, self._used(), severity=DEBUG)
+            self._write_metrics()
+
+    # -- what it uses ------------------------------------------------------------------------------------------------
+
+    @never_raises()
+    def sample_program(self, root: int | None, environment: Mapping[str, str] | None = None) -> None:
+        """From now on the stage is what that program uses, or (None) this process."""
+        self._sampler = None
+        self._sampler = Sampler(root, environment)
+
+    @never_raises()
+    def program_ended(self, used: Used, peak: int | None) -> None:
+        """The program that is the stage was waited for: what the kernel says of it."""
+        if self._sampler is not None:
+            self._sampler.ended(used, peak)
+
+    @never_raises()
+    def look_at_gpus(self) -> None:
+        """From :mod:`otel_stageio.pulse`, when every stage's words are on the disk: a driver may take its time."""
+        sampler = self._sampler
+        if sampler is not None and self.pid == os.getpid() and not self.ended:
+            sampler.look_at_gpus()
+
+    def _used(self) -> dict[str, Any]:
+        """As an event's attributes: the numbers that go out, and the rest, which is for the manifest."""
+        measured = {**(self._sampler.usage() if self._sampler is not None else {}), **torch_peaks()}
+        used = {attribute: measured.pop(key) for key, attribute in sc.USED.items() if key in measured}
+        return {**used, sc.LOCAL_MEASURED: measured} if measured else used
+
+    @never_raises()
+    def _write_metrics(self) -> None:
+        points = self._sampler.points() if self._sampler is not None else ""
+        if points:
+            self.spool.metrics(self._metrics_envelope.line(points))
+
+    @never_raises(dict)
+    def _used_in_all(self, status: str, elapsed: int, message: str | None) -> dict[str, Any]:
+        """At the end: the same, how it compares with the media's length, and the story if memory was what it lacked."""
+        if self._sampler is not None:
+            self._sampler.finish()
+        used = self._used()
+        self._write_metrics()
+        record = self._fold.record
+        media = _media_seconds(self._user_attributes, record["config"], record["resources"])
+        if media and not self.joined:
+            used[sc.REALTIME_FACTOR] = round(elapsed / 1e9 / media, 4)
+        if status not in sc.GOOD_STATUSES:
+            said = [self.said_out_of_memory, message or "", *(_text_of(entry) for entry in record["errors"][-1:])]
+            story = out_of_memory.story(said, used)
+            if story:
+                used.update({sc.OOM: True, sc.CAUSE: self.capture.paths.text(self.capture.string(story))})
+        return used
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
@@ -383,7 +434,12 @@ class Recorder(Voice):
                     self.emit(sc.EVENT_ARTIFACT, changed)
                 plain = self.capture.mapping(extra or {})
                 reason = plain.get("reason")
-                ended = {sc.STAGE_STATUS: status, sc.DURATION: elapsed / 1e9, **(attributes or {})}
+                used = self._used_in_all(status, elapsed, message)
+                ended = {sc.STAGE_STATUS: status, sc.DURATION: elapsed / 1e9, **used, **(attributes or {})}
+                if sc.CAUSE in used:
+                    ended[sc.CAUSE] = used[sc.CAUSE]
+                elif sc.OOM in ended:
+                    ended[sc.CAUSE] += out_of_memory.peaks(used)
                 if plain:
                     ended[sc.LOCAL_EXTRA] = plain
                 if status == "skipped" and isinstance(reason, str):
@@ -496,6 +552,20 @@ class _Begun(NamedTuple):
     lessons: int
     beginning: str
     inside: str
+
+
+def _media_seconds(*places: Mapping[str, Any]) -> float:
+    """How long the media is that the stage works on, if it said so."""
+    for place in places:
+        for name in (sc.MEDIA_DURATION, sc.MEDIA_DURATION.replace(".", "_")):
+            seconds = place.get(name)
+            if isinstance(seconds, (int, float)) and 0 < seconds < float("inf"):
+                return float(seconds)
+    return 0.0
+
+
+def _text_of(error: Mapping[str, Any]) -> str:
+    return f"{error.get('exception_type', '')}: {error.get('exception_detail', '')} {error.get('message', '')}"
 
 
 _SCALAR = (str, int, float, bool)

@@ -21,6 +21,7 @@ from .events import ERROR, SEVERITY_TEXT, Event
 from .layout import Job, spooled_attempts
 from .otlp import decode, encode
 from .past import Past, envelope_of, never_begun, read_past
+from .resources import out_of_memory
 from .runtime import never_raises
 from .sinks.files import AppendFile, is_locked, locked
 from .sinks.manifest_file import ManifestFile
@@ -247,13 +248,17 @@ def _death(job: Job, past: Past, seized: bool | None, lost_after: float) -> life
 
 def _write_end(job: Job, past: Past, journal: AppendFile, death: life.Death) -> Event:
     capture = Capture(job)
-    message = f"stage {past.stage} {death.status}: {death.cause}"
+    resources = past.fold.record["resources"]
+    used = {attribute: resources[key] for key, attribute in sc.USED.items() if key in resources}
+    cause = death.cause
+    if sc.OOM in death.attributes:
+        cause += out_of_memory.peaks({**used, sc.LOCAL_MEASURED: resources})
+    message = f"stage {past.stage} {death.status}: {cause}"
     body = capture.paths.text(capture.string("\n".join([message, *past.lines])))
-    said: dict[str, Any] = {sc.LOCAL_BODY: message, sc.CAUSE: death.cause}
+    said: dict[str, Any] = {sc.LOCAL_BODY: message, sc.CAUSE: cause}
     if past.lines:
         said[sc.LOCAL_LAST_LINES] = past.lines
     error = Event(sc.EVENT_ERROR, past.last_ns, said, body, ERROR)
-    resources = past.fold.record["resources"]
     ended = Event(
         sc.EVENT_ENDED,
         past.last_ns,
@@ -261,8 +266,8 @@ def _write_end(job: Job, past: Past, journal: AppendFile, death: life.Death) -> 
             sc.STAGE_STATUS: death.status,
             sc.DURATION: max(past.last_ns - past.started.time_ns, 0) / 1e9,
             sc.ERROR_TYPE: death.status,
-            sc.CAUSE: death.cause,
-            **{attribute: resources[key] for key, attribute in sc.USED.items() if key in resources},
+            sc.CAUSE: cause,
+            **used,
             **death.attributes,
         },
         f"stage {past.stage} ended: {death.status}",

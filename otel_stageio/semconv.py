@@ -7,6 +7,8 @@ under ``stageio.*``. Nothing outside this module spells a name, so a change upst
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE_NAME = "otel_stageio"
 
@@ -37,6 +39,39 @@ FILE_PATH = "file.path"
 FILE_EXTENSION = "file.extension"
 FILE_SIZE = "file.size"
 
+# -- metrics (process.*: release candidate; hw.*: development) ------------------------------------------------------
+
+
+class Metric(NamedTuple):
+    """``kind`` is ``counter``, ``updowncounter`` or ``gauge``."""
+
+    name: str
+    unit: str
+    kind: str
+
+
+PROCESS_CPU_TIME = Metric("process.cpu.time", "s", "counter")
+PROCESS_CPU_UTILIZATION = Metric("process.cpu.utilization", "1", "gauge")
+PROCESS_MEMORY_USAGE = Metric("process.memory.usage", "By", "updowncounter")
+PROCESS_THREAD_COUNT = Metric("process.thread.count", "{thread}", "updowncounter")
+PROCESS_DISK_IO = Metric("process.disk.io", "By", "counter")
+HW_GPU_UTILIZATION = Metric("hw.gpu.utilization", "1", "gauge")
+HW_GPU_MEMORY_USAGE = Metric("hw.gpu.memory.usage", "By", "updowncounter")
+HW_GPU_MEMORY_LIMIT = Metric("hw.gpu.memory.limit", "By", "updowncounter")
+HW_GPU_MEMORY_UTILIZATION = Metric("hw.gpu.memory.utilization", "1", "gauge")
+HW_ENERGY = Metric("hw.energy", "J", "counter")
+HW_POWER = Metric("hw.power", "W", "gauge")
+HW_TEMPERATURE = Metric("hw.temperature", "Cel", "gauge")
+#: There is no convention for what of a GPU's memory a process has.
+GPU_PROCESS_MEMORY_USAGE = Metric("stageio.gpu.process.memory.usage", "By", "updowncounter")
+CPU_MODE = "cpu.mode"
+DISK_IO_DIRECTION = "disk.io.direction"
+HW_ID = "hw.id"
+HW_NAME = "hw.name"
+HW_TYPE = "hw.type"
+HW_VENDOR = "hw.vendor"
+HW_DRIVER_VERSION = "hw.driver_version"
+
 # -- log records -----------------------------------------------------------------------------------------------------
 LOGGER_NAME = "stageio.logger"
 
@@ -51,10 +86,25 @@ SKIP_REASON = "stageio.skip.reason"
 CAUSE = "stageio.cause"
 SIGNAL = "stageio.signal"
 OOM = "stageio.oom"
-MEMORY_PEAK = "stageio.memory.peak"
-CPU_SECONDS = "stageio.cpu.seconds"
-#: Key under a manifest's ``resources`` -> the heartbeat's attribute.
-USED = {"peak_memory_bytes": MEMORY_PEAK, "cpu_seconds": CPU_SECONDS}
+MEMORY_PEAK = "stageio.process.memory.peak"
+CPU_SECONDS = "stageio.process.cpu.time"
+GPU_MEMORY_PEAK = "stageio.gpu.memory.peak"
+GPU_PROCESS_MEMORY_PEAK = "stageio.gpu.process.memory.peak"
+GPU_ENERGY = "stageio.gpu.energy"
+GPU_BUSY = "stageio.gpu.busy_time"
+REALTIME_FACTOR = "stageio.realtime_factor"
+MEDIA_DURATION = "media.duration"
+#: Key under a manifest's ``resources`` -> attribute of heartbeats and of the stage's span. Each only grows.
+USED = {
+    "peak_memory_bytes": MEMORY_PEAK,
+    "cpu_seconds": CPU_SECONDS,
+    "disk_read_bytes": "stageio.process.disk.read",
+    "disk_written_bytes": "stageio.process.disk.written",
+    "gpu_memory_peak_bytes": GPU_MEMORY_PEAK,
+    "gpu_process_memory_peak_bytes": GPU_PROCESS_MEMORY_PEAK,
+    "gpu_energy_joules": GPU_ENERGY,
+    "gpu_busy_seconds": GPU_BUSY,
+}
 
 # -- ours: what a stage did ------------------------------------------------------------------------------------------
 ARTIFACT_ROLE = "stageio.artifact.role"
@@ -88,6 +138,8 @@ LOCAL_BODY = "stageio.local.body"
 LOCAL_METADATA = "stageio.local.metadata"
 LOCAL_CONFIG = "stageio.local.config"
 LOCAL_RESOURCES = "stageio.local.resources"
+#: What was measured of a stage, beside the numbers of :data:`USED`.
+LOCAL_MEASURED = "stageio.local.measured"
 LOCAL_EXTRA = "stageio.local.extra"
 LOCAL_DETAIL = "stageio.local.exception.message"
 LOCAL_TRACEBACK = "stageio.local.exception.stacktrace"

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,46 @@ def test_a_server_that_dies_ends_the_stack_and_is_named(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "stack-native: otelcol ended by itself; see" in err
+
+
+# -- what a stage used -----------------------------------------------------------------------------------------------
+
+EXPECTED = {
+    "process_cpu_time_seconds_total", "process_cpu_utilization_ratio", "process_memory_usage_bytes",
+    "process_thread_count", "process_disk_io_bytes_total", "hw_gpu_utilization_ratio", "hw_gpu_memory_usage_bytes",
+    "hw_gpu_memory_limit_bytes", "hw_gpu_memory_utilization_ratio", "hw_energy_joules_total", "hw_power_watts",
+    "hw_temperature_celsius", "stageio_gpu_process_memory_usage_bytes",
+}  # fmt: skip
+
+
+def test_what_stages_use_is_scraped_from_the_collector_each_under_its_own_stage(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_resources import FakeGpus
+
+    from otel_stageio import StageIO
+    from otel_stageio.resources import sampler
+    from otel_stageio.testing import FixedClock, fixed
+
+    monkeypatch.setattr(sampler, "open_gpus", lambda visible, order="": FakeGpus())
+    for stage in ("asr", "mux"):
+        clock = FixedClock(time.time_ns())
+        with fixed(clock), StageIO(stage, tmp_path / "measured") as io:
+            for _ in range(3):
+                clock.advance(1.0)
+                io._recorder.beat()
+                io._recorder.look_at_gpus()
+    delivery = Delivery(endpoints({}, endpoint=collector.http))
+    assert push(Job(tmp_path / "measured"), delivery).pending == {}
+    delivery.close()
+
+    def scraped() -> set[tuple[str, str]]:
+        found = {
+            (name, labels.get("otel_scope_cicd_pipeline_task_name", ""))
+            for name, labels in samples(collector.span_metrics)
+            if labels.get("otel_scope_cicd_pipeline_name") == "measured"
+        }
+        return found if {name for name, _ in found} >= EXPECTED else set()
+
+    found = wait_until(scraped, what="the metrics of the stages")
+    assert found == {(name, stage) for name in EXPECTED for stage in ("asr", "mux")}

@@ -20,6 +20,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
@@ -399,6 +400,11 @@ def busy(job: Path, megabytes: int) -> None:
         io.finalize("success", numbers=numbers, big=large)
 
 
+REQUESTS: dict[str, Any] = {
+    "spans": ExportTraceServiceRequest, "logs": ExportLogsServiceRequest, "metrics": ExportMetricsServiceRequest,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("limits", "megabytes"), [("", 1), ("5000", 10)])
 def test_every_line_of_a_busy_job_is_otlp_and_below_one_mebibyte(
     records: Records, limits: str, megabytes: int, monkeypatch: pytest.MonkeyPatch
@@ -414,8 +420,7 @@ def test_every_line_of_a_busy_job_is_otlp_and_below_one_mebibyte(
     seen = 0
     for path, line in spool_lines(records.job):
         assert len(line) < ONE_MIB, f"{len(line)} bytes in {path.name}"
-        request = ExportTraceServiceRequest if ".spans." in path.name else ExportLogsServiceRequest
-        official(line, request)
+        official(line, REQUESTS[path.name.split(".")[-2]])
         seen += 1
     assert seen > 8
     manifest = records.manifest("asr")

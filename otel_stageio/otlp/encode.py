@@ -102,13 +102,13 @@ def scope(name: str, version: str | None = None, values: Mapping[str, Any] | Non
 
 
 class Envelope:
-    """What stands around the records of one line. ``kind`` is ``"logs"`` or ``"spans"``."""
+    """What stands around the records of one line. ``kind`` is ``"logs"``, ``"spans"`` or ``"metrics"``."""
 
     def __init__(
         self, kind: str, resource_json: str, scope_json: str, resource_schema: str = "", scope_schema: str = ""
     ) -> None:
-        upper = {"logs": "Logs", "spans": "Spans"}[kind]
-        records = {"logs": "logRecords", "spans": "spans"}[kind]
+        upper = {"logs": "Logs", "spans": "Spans", "metrics": "Metrics"}[kind]
+        records = {"logs": "logRecords", "spans": "spans", "metrics": "metrics"}[kind]
         self.head = (
             f'{{"resource{upper}":[{{"resource":{resource_json},"scope{upper}":[{{"scope":{scope_json},"{records}":['
         )

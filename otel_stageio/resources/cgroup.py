@@ -1,4 +1,4 @@
-"""Kills for lack of memory, as the kernel counts them for the control group of this process.
+"""What the kernel counts for a control group: kills for lack of memory and, of a stage's own group, what it used.
 
 cgroup v2: ``memory.events`` (it counts for the groups below as well); v1: ``memory.oom_control``.
 https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
@@ -7,7 +7,7 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _ROOT = Path("/sys/fs/cgroup")
 _SELF = Path("/proc/self/cgroup")
@@ -61,3 +61,63 @@ def _count(path: Path) -> int | None:
     except (OSError, ValueError):
         pass
     return None
+
+
+class Group:
+    """A control group (v2) that a process has to itself, with what it starts: a container, a unit of systemd, a job of
+    a batch system. What the kernel counts for it misses nobody, and says why a stage was slow: it was throttled.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._begin = self._cpu()
+
+    @classmethod
+    def of(cls, pid: int, root: Path = _ROOT, proc: Path = Path("/proc")) -> Group | None:
+        """The group of a process; None unless all processes in it are that one, or come from it."""
+        try:
+            lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+            path = next(line.split(":", 2)[2] for line in lines if line.startswith("0::"))
+            directory = root / path.lstrip("/")
+            members = {int(word) for word in (directory / "cgroup.procs").read_text().split()}
+        except (OSError, ValueError, StopIteration):
+            return None
+        if pid not in members or not all(_comes_from(member, pid, proc) for member in members):
+            return None
+        return cls(directory)
+
+    def used(self) -> dict[str, Any]:
+        """``cpu_seconds`` and ``throttled_seconds`` since then; ``memory_peak_bytes`` (with the page cache that is
+        charged to it) and ``memory_limit_bytes`` as far as the kernel says.
+        """
+        found: dict[str, Any] = {}
+        for key, name in (("cpu_seconds", "usage_usec"), ("throttled_seconds", "throttled_usec")):
+            now = self._cpu().get(name)
+            if now is not None:
+                found[key] = round((now - self._begin.get(name, 0)) / 1e6, 6)
+        for key, file in (("memory_peak_bytes", "memory.peak"), ("memory_limit_bytes", "memory.max")):
+            try:
+                found[key] = int((self._directory / file).read_text())
+            except (OSError, ValueError):  # "max": no limit
+                pass
+        return found
+
+    def _cpu(self) -> dict[str, int]:
+        try:
+            lines = (self._directory / "cpu.stat").read_text().splitlines()
+            return {name: int(number) for name, _, number in (line.partition(" ") for line in lines)}
+        except (OSError, ValueError):
+            return {}
+
+
+def _comes_from(pid: int, ancestor: int, proc: Path) -> bool:
+    for _ in range(100):
+        if pid == ancestor:
+            return True
+        try:
+            pid = int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return True  # it has ended meanwhile
+        if pid <= 1:
+            return False
+    return False

@@ -1,19 +1,45 @@
-"""What this process uses, cheaply enough to be asked every second."""
+"""The most memory that a stage had."""
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
+from typing import Any
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+class PeakMemory:
+    """The most resident memory that was seen.
+
+    The kernel keeps the most that a process, and the largest of those it has waited for, ever had. That can be from
+    before the stage, so it counts only once it has grown; then it knows of what came and went between two looks.
+
+    Args:
+        own: whether this is about this process, and not about another program.
+    """
+
+    def __init__(self, *, own: bool) -> None:
+        self.bytes = 0
+        self._own = own
+        self._before = _kernels_peaks()
+
+    def add(self, resident: int) -> None:
+        """Take in what is resident now, or was known to be."""
+        self.bytes = max(self.bytes, resident)
+        if self._own:
+            grown = [now for now, before in zip(_kernels_peaks(), self._before, strict=True) if now > before]
+            self.bytes = max(self.bytes, *grown, 0)
 
 
-def memory() -> int:
-    """Resident memory in bytes; where the system does not tell, the most that there has been."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, ValueError, IndexError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+def _kernels_peaks() -> tuple[int, int]:
+    """Bytes: of this process, and of the largest that it has waited for."""
+    return peak_memory(), maxrss(resource.getrusage(resource.RUSAGE_CHILDREN))
+
+
+def peak_memory() -> int:
+    """The most resident bytes that this process ever had."""
+    return maxrss(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def maxrss(usage: Any) -> int:
+    """In bytes; it is in KiB, on macOS in bytes."""
+    return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)

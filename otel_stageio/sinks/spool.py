@@ -45,6 +45,8 @@ class Spool:
         self._journal = journal
         self._capture = capture
         self._spans = AppendFile(job.journal(stage, attempt, "spans"), durable=durable)
+        self._metrics: AppendFile | None = None
+        self._metrics_path = job.journal(stage, attempt, "metrics")
         self._batch: list[str] = []
         self._batch_records = BATCH_RECORDS
         self._batch_bytes = 0
@@ -62,7 +64,8 @@ class Spool:
 
     @property
     def failed(self) -> int:
-        return self._journal.failed + self._spans.failed
+        metrics = self._metrics.failed if self._metrics is not None else 0
+        return self._journal.failed + self._spans.failed + metrics
 
     @property
     def journal_bytes(self) -> int:
@@ -118,6 +121,13 @@ class Spool:
             envelope = self._span_envelope[2]
         return self._spans.write(envelope.line(encoded))
 
+    def metrics(self, line: bytes) -> None:
+        """Write one line of metrics, if there is room. A stage that ends at once has none, and no file for them."""
+        if self._metrics is None:
+            self._metrics = AppendFile(self._metrics_path)
+        if self._used + self._journal.size + self._spans.size + self._metrics.size <= self._limit:
+            self._metrics.write(line)
+
     def abandon(self) -> None:
         """In a forked child: drop the parent's unwritten batch (the parent writes it) and the shared descriptors.
 
@@ -127,10 +137,13 @@ class Spool:
         self._batch_records = 1
         self._journal.abandon()
         self._spans.abandon()
+        self._metrics = None
 
     def close(self) -> None:
         self.flush()
         self._spans.close()
+        if self._metrics is not None:
+            self._metrics.close()
         self._journal.close()  # last: closing it lets go of the lock that says "alive"
 
 
