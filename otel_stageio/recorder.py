@@ -29,7 +29,7 @@ from .otlp.provider import process_resource
 from .otlp.span_events import Bridge
 from .recovery import end_spans
 from .resources import out_of_memory
-from .resources.sampler import Sampler, torch_peaks
+from .resources.sampler import Sampler, interval, torch_peaks
 from .runtime import never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile
@@ -316,7 +316,8 @@ class Recorder(Voice):
     def sample_program(self, root: int | None, environment: Mapping[str, str] | None = None) -> None:
         """From now on the stage is what that program uses, or (None) this process."""
         self._sampler = None
-        self._sampler = Sampler(root, environment)
+        if interval():
+            self._sampler = Sampler(root, environment)
 
     @never_raises()
     def program_ended(self, used: Used, peak: int | None) -> None:

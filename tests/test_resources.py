@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import run_python, write_script
+from helpers import cli, environment, run_command, run_python, write_script
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.semconv._incubating.metrics import hw_metrics, process_metrics
 
@@ -188,6 +188,27 @@ def test_it_looks_once_a_second_for_ten_minutes_and_then_every_five(monkeypatch:
         assert sampler.usage()["sampler"]["looks"] == 620
 
 
+@pytest.mark.parametrize(("value", "looks"), [("", 20), ("5", 4), ("soon", 20), ("-1", 20), ("nan", 20)])
+def test_how_often_can_be_said(value: str, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_STAGEIO_SAMPLE_INTERVAL", value)
+    clock = FixedClock()
+    with fixed(clock, SequentialIds()):
+        sampler = Sampler()
+        for _ in range(20):
+            clock.advance(1.0)
+            sampler.look()
+        assert sampler.usage()["sampler"]["looks"] == looks
+
+
+def test_it_can_be_switched_off(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_STAGEIO_SAMPLE_INTERVAL", "0")
+    with StageIO("asr", job):
+        pass
+    with Pipeline("films", job) as run:
+        run.command("mux", ["true"])
+    assert used(job) == used(job, "mux") == {}
+
+
 def test_a_driver_that_never_answers_keeps_no_stage_from_ending(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     gpus = FakeGpus(never)
@@ -361,3 +382,32 @@ def test_a_stage_that_survived_it_is_not_called_out_of_memory(job: Path) -> None
         io.add_warning("CUDA out of memory; trying a smaller batch")
     assert "cause" not in Records(job).manifest("asr")
     assert recover(job) == []
+
+
+# -- what a person sees ----------------------------------------------------------------------------------------------
+
+
+def test_show_says_what_a_stage_used_in_a_few_lines(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy(job, monkeypatch)
+    shown = run_command(cli("show", job, "asr"), cwd=job, env=environment(COLUMNS="160")).stdout
+    used_section = shown.partition("Used\n")[2]
+    assert "NVIDIA Test: 50 % busy (1.0 s), 10.0 GiB of 40.0 GiB in use at most, 8.0 GiB of it this stage's" in (
+        used_section.replace("50%", "50 %")
+    )
+    assert "600 J" in used_section
+    assert "Resources" not in shown  # nothing is said twice
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [{"gpus": 2, "gpu": "RTX"}, {"peak_memory_bytes": "much"}, {"gpus": [{"uuid": 1, "name": None, "xids": 7}]},
+     {"cpu_seconds": float("inf")}, {"cgroup": 3, "sampler": "x"},
+     {"gpus": [{"uuid": "x", "throttled_seconds": {"a": "b"}}]}],
+)  # fmt: skip
+def test_what_a_stage_said_of_its_resources_in_its_own_way_is_shown_as_it_is(
+    job: Path, resources: dict[str, Any]
+) -> None:
+    with StageIO("asr", job) as io:
+        io.set_resources(**resources)
+    done = run_command(cli("show", job, "asr"), cwd=job, env=environment(COLUMNS="160"))
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,6 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from ..manifest import Artifact, Record
+from . import used
 from .reader import CannotAnswer
 from .show import MOST, artifact_row, honesty, more, value_text, when
 from .status import headline, said_of
@@ -49,15 +50,19 @@ def show_stage(job: JobView, stage: StageView, terminal: Terminal, *, full: bool
     _artifacts(job, terminal, "Inputs", record.inputs, full)
     _artifacts(job, terminal, "Outputs", record.outputs, full)
     _artifacts(job, terminal, "Intermediate files", record.intermediate_files, full)
-    _mapping(terminal, "Resources", record.resources)
+    measured, said = used.split(record.resources)
+    if measured:
+        terminal.heading("Used")
+        terminal.columns(measured)
+    _mapping(terminal, "Resources", said)
     _steps(terminal, stage)
     _warnings(terminal, record, full)
     _errors(terminal, record, full)
     _mapping(terminal, "Also recorded", {**(record.model_extra or {}), **(record.extra or {})})
-    said = honesty(stage)
-    if said:
+    missing = honesty(stage)
+    if missing:
         terminal.heading("Lost, masked and changed")
-        terminal.columns([[line] for line in said])
+        terminal.columns([[line] for line in missing])
     _attempts(terminal, record)
     if stage.problems:
         terminal.heading("Problems with the record")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from .. import semconv as sc
 from ..otlp.metrics import Series
 from ..runtime import runtime
 from . import cgroup
@@ -22,12 +23,21 @@ from .own import PeakMemory
 from .tree import Look, Tree, Used
 
 _SECOND = 1_000_000_000
-#: Between two looks: at first, and after ten minutes, when what comes is mostly more of the same.
-INTERVAL_NS, LONG_INTERVAL_NS, LONG_AFTER_NS = _SECOND, 5 * _SECOND, 600 * _SECOND
+#: After ten minutes what comes is mostly more of the same: it is looked at so many times less often.
+LESS_OFTEN, LONG_AFTER_NS = 5, 600 * _SECOND
 #: A driver takes milliseconds, and a lock that a program's own calls wait for, to say which processes it serves.
 PROCESS_LIST_NS = 10 * _SECOND
 #: What the last look at a GPU may take from the stage's end, in seconds.
 LAST_LOOK = 0.04
+
+
+def interval() -> float:
+    """Seconds between two looks, as the environment says; 0 is never. It is not looked oftener than once a second."""
+    with suppress(ValueError):
+        seconds = float(os.environ.get(sc.ENV_SAMPLE_INTERVAL, ""))
+        if 0 <= seconds < 1e6:
+            return seconds
+    return 1.0
 
 
 class Sampler:
@@ -44,7 +54,8 @@ class Sampler:
         self._own = root is None
         self._lock, self._driver = threading.Lock(), threading.Lock()
         self._began = self._at = runtime.clock.monotonic_ns()
-        self._next = self._began + INTERVAL_NS
+        self._interval = round(interval() * _SECOND)
+        self._next = self._began + self._interval
         self._next_list = 0
         self._tries = 3  # a driver may be busy with an earlier call
         self._gpus_due = False
@@ -61,13 +72,13 @@ class Sampler:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Look at the processes, if it is time: once a second, whether or not the beat is in step with the stage."""
+        """Look at the processes, if it is time, whether or not the beat is in step with the stage."""
         now = runtime.clock.monotonic_ns()
-        if now < self._next - INTERVAL_NS // 4:
+        if now < self._next - _SECOND // 4:
             return
         with self._lock, self._measured():
             long = now - self._began >= LONG_AFTER_NS
-            self._next = now + (LONG_INTERVAL_NS if long else INTERVAL_NS)
+            self._next = now + self._interval * (LESS_OFTEN if long else 1)
             self._look_at_processes(now)
             self._gpus_due = True
 
