@@ -131,6 +131,8 @@ def run_command(
 def _hand_over(io: StageIO, span: trace.Span, nonce: str) -> dict[str, str]:
     """What a child needs to find its run, its stage and its parent span."""
     recorder = io._recorder
+    if recorder.silent:
+        return {}
     environment = {
         sc.ENV_RUN_ID: recorder.run.run_id,
         sc.ENV_STAGE: f"{recorder.stage}.{recorder.attempt}",

@@ -51,6 +51,8 @@ class Recorder(Voice):
         handed: run id of an owning ``Pipeline`` in this process.
     """
 
+    silent = False
+
     def __init__(
         self,
         job: Job,

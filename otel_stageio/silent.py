@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 class SilentRecorder(Voice):
+    silent = True
     joined = False
     opened_run = False
     job = None
@@ -37,6 +38,7 @@ class SilentRecorder(Voice):
         self.console = Console()
         self.lines = LineWriter(self)  # type: ignore[arg-type]
         self.stage_log = self.pipeline_log = _Nowhere()
+        self.said_out_of_memory = ""
 
     def emit(self, name: str, attributes: dict[str, Any], *_: Any, **__: Any) -> None:
         pass
@@ -45,6 +47,15 @@ class SilentRecorder(Voice):
         pass
 
     def refresh(self) -> None:
+        pass
+
+    def span_began(self, *_: Any) -> None:
+        pass
+
+    def sample_program(self, *_: Any) -> None:
+        pass
+
+    def program_ended(self, *_: Any) -> None:
         pass
 
     def end(self, status: str, **_: Any) -> None:

@@ -545,3 +545,15 @@ def test_a_stage_whose_end_was_written_but_not_its_span_gets_its_span(records: R
     span = by_name(records.spans())["asr"]
     assert span["spanId"] == records.manifest("asr")["trace"]["span_id"]
     assert [event["name"] for event in span["events"]] == ["stageio.warning"]
+
+
+def test_a_program_runs_and_is_judged_though_nothing_can_be_recorded_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_in_production: None
+) -> None:
+    """An error of our own in the making of a record."""
+    from otel_stageio import recorder
+
+    with Pipeline("films", tmp_path / "job") as run:
+        monkeypatch.setattr(recorder.Spool, "__init__", lambda *_, **__: 1 / 0)
+        assert run.command("asr", ["true"]).status == "success"
+        assert run.command("mux", ["false"], check=False).status == "failed"
