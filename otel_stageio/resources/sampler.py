@@ -154,6 +154,8 @@ class Sampler:
     def _last_answer(self) -> None:
         with suppress(Exception):  # nobody would see it
             self._ask_driver(last=True)
+            if isinstance(self._gpus, Gpus):
+                self._gpus.close()
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 

@@ -138,6 +138,7 @@ class Tree:
     def ended(self, used: Used) -> None:
         """The root was waited for, and that is what the kernel says that it and its own used."""
         self._most = used.at_least(self._most)
+        self.root = -1  # its number may be another's soon
 
     # -- which -------------------------------------------------------------------------------------------------------
 
