@@ -182,6 +182,25 @@ def samples(url: str) -> list[tuple[str, dict[str, str]]]:
     return found
 
 
+def measured(job: Path) -> None:
+    """Two stages that were looked at for three seconds, beside a GPU."""
+    from test_resources import FakeGpus
+
+    from otel_stageio import StageIO
+    from otel_stageio.resources import sampler
+    from otel_stageio.testing import FixedClock, fixed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler, "open_gpus", lambda visible, order="": FakeGpus())
+        for stage in ("demux", "asr"):
+            clock = FixedClock(time.time_ns())
+            with fixed(clock), StageIO(stage, job) as io:
+                for _ in range(3):
+                    clock.advance(1.0)
+                    io._recorder.beat()
+                    io._recorder.look_at_gpus()
+
+
 @pytest.fixture(scope="module")
 def seen(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[str, str]]]:
     """What the collector makes of a run with a stage that succeeded and one that failed, and says of itself."""
@@ -194,6 +213,8 @@ def seen(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> list
             io.finalize("failed")
     delivery = Delivery(endpoints({}, endpoint=collector.http))
     assert push(Job(root), delivery).pending == {}
+    measured(root.parent / "measured")
+    assert push(Job(root.parent / "measured"), delivery).pending == {}
     delivery.close()
 
     def counted() -> list[tuple[str, dict[str, str]]]:
@@ -202,7 +223,8 @@ def seen(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> list
         stages = {
             labels.get("cicd_pipeline_task_name") for labels in calls if labels.get("cicd_pipeline_name") == "seen"
         }
-        return now if {"demux", "asr"} <= stages else []
+        measures = {name for name, _ in now}
+        return now if {"demux", "asr"} <= stages and "hw_gpu_utilization_ratio" in measures else []
 
     return [*wait_until(counted, what="the span metrics"), *samples(collector.self_metrics)]
 
@@ -246,7 +268,7 @@ def test_every_query_names_metrics_and_labels_that_the_collector_has(seen: list[
     assert len(asked) > 8
     for query in asked:
         bare = re.sub(r'"[^"]*"', '""', query)
-        named = set(re.findall(r"\b(?:traces|otelcol)_[a-z_]+\b", bare))
+        named = set(re.findall(r"\b(?:traces|otelcol|process|hw_[a-z]+|stageio)_[a-z_]+(?=[{[ ,)]|$)", bare))
         assert named, query
         assert named <= metrics, (named - metrics, sorted(metrics))
         for group in (*re.findall(r"\{([^}]*)\}", bare), *re.findall(r"by \(([^)]*)\)", bare)):
@@ -411,22 +433,9 @@ EXPECTED = {
 
 
 def test_what_stages_use_is_scraped_from_the_collector_each_under_its_own_stage(
-    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collector: Collector, tmp_path: Path
 ) -> None:
-    from test_resources import FakeGpus
-
-    from otel_stageio import StageIO
-    from otel_stageio.resources import sampler
-    from otel_stageio.testing import FixedClock, fixed
-
-    monkeypatch.setattr(sampler, "open_gpus", lambda visible, order="": FakeGpus())
-    for stage in ("asr", "mux"):
-        clock = FixedClock(time.time_ns())
-        with fixed(clock), StageIO(stage, tmp_path / "measured") as io:
-            for _ in range(3):
-                clock.advance(1.0)
-                io._recorder.beat()
-                io._recorder.look_at_gpus()
+    measured(tmp_path / "measured")
     delivery = Delivery(endpoints({}, endpoint=collector.http))
     assert push(Job(tmp_path / "measured"), delivery).pending == {}
     delivery.close()
@@ -440,4 +449,4 @@ def test_what_stages_use_is_scraped_from_the_collector_each_under_its_own_stage(
         return found if {name for name, _ in found} >= EXPECTED else set()
 
     found = wait_until(scraped, what="the metrics of the stages")
-    assert found == {(name, stage) for name in EXPECTED for stage in ("asr", "mux")}
+    assert found == {(name, stage) for name in EXPECTED for stage in ("demux", "asr")}
