@@ -79,7 +79,7 @@ def run_command(
             return
         last_words = line.strip() or last_words
         if lack_of_memory(line) is not None:
-            recorder.said_out_of_memory = line
+            recorder.usage.said_out_of_memory = line
         recorder.lines.write(
             logging.INFO,
             "INFO",
@@ -96,9 +96,9 @@ def run_command(
         on_data = passthrough.writer(nonce) if passthrough is not None else None
         child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin, on_data=on_data)
         span.set_attribute(sc.PROCESS_PID, child.pid)
-        recorder.sample_program(child.pid, environment)
+        recorder.usage.program(child.pid, environment)
         returncode = child.wait(timeout)
-        recorder.program_ended(child.used, child.memory_peak)
+        recorder.usage.program_ended(child.used, child.memory_peak)
     except OSError as error:
         if child is not None:
             raise

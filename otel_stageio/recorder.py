@@ -29,19 +29,17 @@ from .otlp.provider import process_resource
 from .otlp.span_events import Bridge
 from .recovery import end_spans
 from .resources import out_of_memory
-from .resources.sampler import Sampler, interval, torch_peaks
 from .runtime import never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile
 from .sinks.manifest_file import ManifestFile
 from .sinks.open_spans import OpenSpans, left_open
 from .sinks.spool import Spool, parse_size
+from .usage import Usage, media_seconds
 from .voice import Voice
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
-
-    from .resources.tree import Used
 
 
 class Recorder(Voice):
@@ -80,9 +78,6 @@ class Recorder(Voice):
         self._whole = True
         self._begun: dict[int, _Begun] = {}
         self._open_spans: OpenSpans | None = None
-        self._sampler: Sampler | None = None
-        #: What a program said when there was not enough memory for it.
-        self.said_out_of_memory = ""
         self._beat_gap = _FIRST_BEAT
         durable = os.environ.get(sc.ENV_DURABILITY, "").strip().lower() == "power"
         self._user_attributes = user_attributes = self.user_attributes(attributes or {})
@@ -93,8 +88,7 @@ class Recorder(Voice):
         self._start_mono = opening.start_mono
         self.run, self.attempt, self.opened_run = opening.run, opening.attempt, opening.opened_run
         self.joined = opening.joined
-        if not self.joined:  # whoever started this program looks at it
-            self.sample_program(None)
+        self.usage = Usage(sampled=not self.joined)  # whoever started a program that joined looks at it
         self.span, self.context = opening.span, opening.context
         self._identity = opening.identity
         self._start_wall = opening.start
@@ -302,64 +296,35 @@ class Recorder(Voice):
             if self.ended:
                 return
             self.spool.flush()
-            if self._sampler is not None:
-                self._sampler.look()
+            self.usage.look()
             now = runtime.clock.monotonic_ns()
             if now < self._next_beat:
                 return
             self._beat_gap = min(2 * self._beat_gap, _LONGEST_GAP)
             self._next_beat = now + self._beat_gap
-            self.emit(sc.EVENT_HEARTBEAT, self._used(), severity=DEBUG)
+            self.emit(sc.EVENT_HEARTBEAT, self.usage.so_far(), severity=DEBUG)
             self._write_metrics()
 
-    # -- what it uses ------------------------------------------------------------------------------------------------
-
-    @never_raises()
-    def sample_program(self, root: int | None, environment: Mapping[str, str] | None = None) -> None:
-        """From now on the stage is what that program uses, or (None) this process."""
-        self._sampler = None
-        if interval():
-            self._sampler = Sampler(root, environment)
-
-    @never_raises()
-    def program_ended(self, used: Used, peak: int | None) -> None:
-        """The program that is the stage was waited for: what the kernel says of it."""
-        if self._sampler is not None:
-            self._sampler.ended(used, peak)
-
-    @never_raises()
     def look_at_gpus(self) -> None:
-        """From :mod:`otel_stageio.pulse`, when every stage's words are on the disk: a driver may take its time."""
-        sampler = self._sampler
-        if sampler is not None and self.pid == os.getpid() and not self.ended:
-            sampler.look_at_gpus()
+        """From :mod:`otel_stageio.pulse`, when every stage's words are on the disk."""
+        if self.pid == os.getpid() and not self.ended:
+            self.usage.look_at_gpus()
 
-    def _used(self) -> dict[str, Any]:
-        """As an event's attributes: the numbers that go out, and the rest, which is for the manifest."""
-        measured = {**(self._sampler.usage() if self._sampler is not None else {}), **torch_peaks()}
-        used = {attribute: measured.pop(key) for key, attribute in sc.USED.items() if key in measured}
-        return {**used, sc.LOCAL_MEASURED: measured} if measured else used
-
-    @never_raises()
     def _write_metrics(self) -> None:
-        points = self._sampler.points() if self._sampler is not None else ""
+        points = self.usage.points()
         if points:
             self.spool.metrics(self._metrics_envelope.line(points))
 
-    @never_raises(dict)
     def _used_in_all(self, status: str, elapsed: int, message: str | None) -> dict[str, Any]:
-        """At the end: the same, how it compares with the media's length, and the story if memory was what it lacked."""
-        if self._sampler is not None:
-            self._sampler.finish()
-        used = self._used()
-        self._write_metrics()
+        """What the stage used; and its cause, if memory was what it lacked."""
         record = self._fold.record
-        media = _media_seconds(self._user_attributes, record["config"], record["resources"])
-        if media and not self.joined:
-            used[sc.REALTIME_FACTOR] = round(elapsed / 1e9 / media, 4)
+        media = 0.0 if self.joined else media_seconds(self._user_attributes, record["config"], record["resources"])
+        used = self.usage.in_all(elapsed / 1e9, media)
+        self._write_metrics()
         if status not in sc.GOOD_STATUSES:
-            said = [self.said_out_of_memory, message or "", *(_text_of(entry) for entry in record["errors"][-1:])]
-            story = out_of_memory.story(said, used)
+            told = ("exception_type", "exception_detail", "message")
+            said = [": ".join(str(entry.get(key, "")) for key in told) for entry in record["errors"][-1:]]
+            story = self.usage.lack_of_memory([message or "", *said], used)
             if story:
                 used.update({sc.OOM: True, sc.CAUSE: self.capture.paths.text(self.capture.string(story))})
         return used
@@ -555,20 +520,6 @@ class _Begun(NamedTuple):
     lessons: int
     beginning: str
     inside: str
-
-
-def _media_seconds(*places: Mapping[str, Any]) -> float:
-    """How long the media is that the stage works on, if it said so."""
-    for place in places:
-        for name in (sc.MEDIA_DURATION, sc.MEDIA_DURATION.replace(".", "_")):
-            seconds = place.get(name)
-            if isinstance(seconds, (int, float)) and 0 < seconds < float("inf"):
-                return float(seconds)
-    return 0.0
-
-
-def _text_of(error: Mapping[str, Any]) -> str:
-    return f"{error.get('exception_type', '')}: {error.get('exception_detail', '')} {error.get('message', '')}"
 
 
 _SCALAR = (str, int, float, bool)

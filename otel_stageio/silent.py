@@ -14,6 +14,7 @@ from opentelemetry import trace
 from .fold import Fold
 from .lines import LineWriter
 from .sinks.console import Console
+from .usage import Usage
 from .voice import Voice
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class SilentRecorder(Voice):
         self.console = Console()
         self.lines = LineWriter(self)  # type: ignore[arg-type]
         self.stage_log = self.pipeline_log = _Nowhere()
-        self.said_out_of_memory = ""
+        self.usage = Usage(sampled=False)
 
     def emit(self, name: str, attributes: dict[str, Any], *_: Any, **__: Any) -> None:
         pass
@@ -50,12 +51,6 @@ class SilentRecorder(Voice):
         pass
 
     def span_began(self, *_: Any) -> None:
-        pass
-
-    def sample_program(self, *_: Any) -> None:
-        pass
-
-    def program_ended(self, *_: Any) -> None:
         pass
 
     def end(self, status: str, **_: Any) -> None:

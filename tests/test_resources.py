@@ -188,6 +188,19 @@ def test_it_looks_once_a_second_for_ten_minutes_and_then_every_five(monkeypatch:
         assert sampler.usage()["sampler"]["looks"] == 620
 
 
+@pytest.mark.parametrize("broken", ["look", "usage", "finish", "points", "__init__"])
+def test_an_error_in_looking_costs_the_numbers_and_nothing_else(
+    job: Path, broken: str, monkeypatch: pytest.MonkeyPatch, as_in_production: None
+) -> None:
+    monkeypatch.setattr(Sampler, broken, lambda *_, **__: 1 / 0)
+    clock = FixedClock()
+    with fixed(clock, SequentialIds()), StageIO("asr", job) as io:
+        clock.advance(2.0)
+        io._recorder.beat()
+    assert "stageio.heartbeat" in {event.name for event in Records(job).events("asr")}
+    assert Records(job).manifest("asr")["status"] == "success"
+
+
 @pytest.mark.parametrize(("value", "looks"), [("", 20), ("5", 4), ("soon", 20), ("-1", 20), ("nan", 20)])
 def test_how_often_can_be_said(value: str, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_STAGEIO_SAMPLE_INTERVAL", value)
@@ -214,7 +227,7 @@ def test_a_driver_that_never_answers_keeps_no_stage_from_ending(job: Path, monke
     gpus = FakeGpus(never)
     monkeypatch.setattr(sampling, "open_gpus", lambda visible, order="": gpus)
     with StageIO("asr", job) as io:
-        sampler = io._recorder._sampler
+        sampler = io._recorder.usage._sampler
         assert sampler is not None
         sampler._gpus_due = True
         asking = threading.Thread(target=sampler.look_at_gpus, daemon=True)
