@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..runtime import runtime
 
@@ -44,6 +44,13 @@ class LocklessHandler(logging.Handler):
 
     def createLock(self) -> None:
         self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """As logging's own, which since Python 3.13 takes the lock without asking whether there is one."""
+        passed: Any = self.filter(record)
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
 
 
 class StageHandler(LocklessHandler):
