@@ -28,7 +28,7 @@ LESS_OFTEN, LONG_AFTER_NS = 5, 600 * _SECOND
 #: A driver takes milliseconds, and a lock that a program's own calls wait for, to say which processes it serves.
 PROCESS_LIST_NS = 10 * _SECOND
 #: What the last look at a GPU may take from the stage's end, in seconds.
-LAST_LOOK = 0.04
+LAST_LOOK = 0.03
 
 
 def interval() -> float:
