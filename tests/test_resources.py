@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from pathlib import Path
@@ -408,6 +409,7 @@ def test_show_says_what_a_stage_used_in_a_few_lines(job: Path, monkeypatch: pyte
         used_section.replace("50%", "50 %")
     )
     assert "600 J" in used_section
+    assert re.search(r"memory +\d+\.\d MiB at most, 1 process, \d+ threads?\n", used_section)
     assert "Resources" not in shown  # nothing is said twice
 
 

@@ -31,9 +31,9 @@ def one_line(value: object) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 span``, ``1,204 spans``; ``1 entry``, ``2 entries``."""
+    """``1 span``, ``1,204 spans``; ``1 entry``, ``2 entries``; ``1 process``, ``2 processes``."""
     if number != 1:
-        noun = noun[:-1] + "ies" if noun.endswith("ry") else noun + "s"
+        noun = noun[:-1] + "ies" if noun.endswith("ry") else noun + ("es" if noun.endswith("ss") else "s")
     return f"{number:,} {noun}"
 
 
