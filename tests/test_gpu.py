@@ -696,6 +696,26 @@ def test_a_stage_on_mig_instances_has_their_memory_and_no_made_up_energy(ask: As
     assert "gpu_energy_joules" not in found
 
 
+def test_a_stage_is_told_where_numbers_may_mean_other_gpus(ask: Ask, driver: Driver, tmp_path: Path) -> None:
+    source = """
+from otel_stageio import StageIO
+from otel_stageio.testing import FixedClock, SequentialIds, fixed
+
+driver.set([{"name": "NVIDIA A100"}, {"name": "NVIDIA L4"}])
+clock = FixedClock()
+with fixed(clock, SequentialIds()), StageIO("asr", JOB) as io:
+    clock.advance(1.0)
+    io._recorder.beat()
+    io._recorder.look_at_gpus()
+"""
+    for number, (order, told) in enumerate([("", True), ("PCI_BUS_ID", False)]):
+        job = tmp_path / f"job{number}"
+        ask(source.replace("JOB", repr(str(job))), CUDA_VISIBLE_DEVICES="1", CUDA_DEVICE_ORDER=order)
+        found = json.loads((job / "06_asr" / "manifest.json").read_text())["resources"]
+        assert ("gpu_order" in found) == told
+        assert [device["name"] for device in found["gpus"]] == ["NVIDIA L4"]
+
+
 def test_a_stage_beside_a_driver_without_gpus_says_so_in_a_word(ask: Ask, tmp_path: Path) -> None:
     assert resources(ask, tmp_path / "job", "0")["gpu"] == "not available (no devices)"
 

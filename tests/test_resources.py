@@ -160,6 +160,7 @@ def reading(**given: Any) -> Reading:
 class FakeGpus(sampling.Gpus):
     def __init__(self, wait: threading.Event | None = None) -> None:
         self.asked: list[bool] = []
+        self.confidence = "exact"
         self.wait = wait
 
     def read(self, tree: Any, *, processes: bool) -> list[Reading]:

@@ -29,6 +29,7 @@ LESS_OFTEN, LONG_AFTER_NS = 5, 600 * _SECOND
 PROCESS_LIST_NS = 10 * _SECOND
 #: What the last look at a GPU may take from the stage's end, in seconds.
 LAST_LOOK = 0.03
+UNSURE = "inferred: CUDA numbers GPUs by speed unless CUDA_DEVICE_ORDER=PCI_BUS_ID, so these may be others"
 
 
 def interval() -> float:
@@ -188,6 +189,8 @@ class Sampler:
             return {"gpu": f"not available ({self._gpus})"}
         devices = self._gpu_use.record()
         found: dict[str, Any] = {"gpus": devices}
+        if self._gpus.confidence != "exact":
+            found["gpu_order"] = UNSURE
         for name, key in (("gpu_memory_peak_bytes", "memory_peak_bytes"), ("gpu_energy_joules", "energy_joules"),
                           ("gpu_busy_seconds", "busy_seconds")):  # fmt: skip
             numbers = [device[key] for device in devices if key in device]
