@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from .. import run as runs
 from ..layout import Job, find_jobs
@@ -151,7 +152,9 @@ class Watch:
         self.jobs = 0
         self._on_shipped = on_shipped
         self._on_unnoted = on_unnoted
-        self._settled: dict[str, int] = {}
+        #: Path -> its mark when nothing was left to do, and the look that last saw it.
+        self._settled: dict[str, tuple[int, int]] = {}
+        self._look = 0
         #: What could not be noted is kept here, or the next look would send it again.
         self._unnoted: dict[str, Outbox] = {}
 
@@ -164,18 +167,32 @@ class Watch:
     def look(self, stop: threading.Event | None = None) -> None:
         """Once through the tree."""
         failing = self.delivery.failing()
-        paths = sorted(find_jobs(self.root), key=failing.__contains__)
-        settled: dict[str, int] = {}
-        for path in paths:
-            if stop is not None and stop.is_set():
+        stopped = stop or threading.Event()
+        later = []
+        self._look, self.jobs = self._look + 1, 0
+        for path in find_jobs(self.root):
+            if stopped.is_set():
                 return
-            mark = _mark(path)
-            if self._settled.get(path) == mark or self._ship(Job(path)):
-                settled[path] = mark  # from before: what has come since will be seen
-        self.jobs = len(paths)
-        self._settled = settled  # of jobs that are gone nothing is kept
-        for path in self._unnoted.keys() - set(paths):
+            self.jobs += 1
+            if path in failing:  # after those that may fare better
+                later.append(path)
+            else:
+                self._visit(path)
+        for path in later:
+            if stopped.is_set():
+                return
+            self._visit(path)
+        for path in [path for path, (_, seen) in self._settled.items() if seen != self._look]:
+            del self._settled[path]  # of jobs that are gone nothing is kept
+        for path in [path for path in self._unnoted if not Path(path).is_dir()]:
             del self._unnoted[path]
+
+    def _visit(self, path: str) -> None:
+        mark = _mark(path)  # from before: what comes meanwhile will be seen
+        if self._settled.get(path, (None, 0))[0] == mark or self._ship(Job(path)):
+            self._settled[path] = mark, self._look
+        else:
+            self._settled.pop(path, None)
 
     def _ship(self, job: Job) -> bool:
         """Deliver one job. True if there is nothing left to do."""
