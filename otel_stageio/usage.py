@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import semconv as sc
 from .resources import out_of_memory
-from .resources.sampler import Sampler, interval, torch_peaks
+from .resources.sampler import Sampler, interval
+from .resources.torch_peaks import framework_peaks
 from .runtime import never_raises
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class Usage:
     @never_raises(dict)
     def so_far(self) -> dict[str, Any]:
         """As an event's attributes: the numbers that go out, and the rest, which is for the manifest."""
-        measured = {**(self._sampler.usage() if self._sampler is not None else {}), **torch_peaks()}
+        measured = self._sampler.usage() if self._sampler is not None else {}
+        peaks = framework_peaks()
+        if peaks:
+            measured["torch"] = peaks
         used = {attribute: measured.pop(key) for key, attribute in sc.USED.items() if key in measured}
         return {**used, sc.LOCAL_MEASURED: measured} if measured else used
 

@@ -187,11 +187,11 @@ def measured(job: Path) -> None:
     from test_resources import FakeGpus
 
     from otel_stageio import StageIO
-    from otel_stageio.resources import sampler
+    from otel_stageio.resources import gpu_sampler
     from otel_stageio.testing import FixedClock, fixed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "open_gpus", lambda visible, order="": FakeGpus())
+        patch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": FakeGpus())
         for stage in ("demux", "asr"):
             clock = FixedClock(time.time_ns())
             with fixed(clock), StageIO(stage, job) as io:

@@ -18,9 +18,9 @@ from otel_stageio import Pipeline, StageFailed, StageIO, recover
 from otel_stageio import semconv as sc
 from otel_stageio.delivery import wire
 from otel_stageio.layout import Job
-from otel_stageio.resources import sampler as sampling
+from otel_stageio.resources import gpu_sampler
 from otel_stageio.resources.cgroup import Group
-from otel_stageio.resources.gpu import Device, Reading
+from otel_stageio.resources.gpu import Device, Gpus, Reading
 from otel_stageio.resources.out_of_memory import lack_of_memory
 from otel_stageio.resources.sampler import Sampler
 from otel_stageio.testing import FixedClock, Records, SequentialIds, fixed
@@ -157,7 +157,7 @@ def reading(**given: Any) -> Reading:
     return Reading(DEVICE, **{**numbers, **given})
 
 
-class FakeGpus(sampling.Gpus):
+class FakeGpus(Gpus):
     def __init__(self, wait: threading.Event | None = None) -> None:
         self.asked: list[bool] = []
         self.confidence = "exact"
@@ -169,10 +169,13 @@ class FakeGpus(sampling.Gpus):
             self.wait.wait()
         return [reading(energy=1000.0 + 200 * len(self.asked))]
 
+    def close(self) -> None:
+        pass
+
 
 def test_it_looks_once_a_second_for_ten_minutes_and_then_every_five(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = FakeGpus()
-    monkeypatch.setattr(sampling, "open_gpus", lambda visible, order="": gpus)
+    monkeypatch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": gpus)
     clock = FixedClock()
     with fixed(clock, SequentialIds()):
         sampler = Sampler()
@@ -227,7 +230,7 @@ def test_it_can_be_switched_off(job: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_driver_that_never_answers_keeps_no_stage_from_ending(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     gpus = FakeGpus(never)
-    monkeypatch.setattr(sampling, "open_gpus", lambda visible, order="": gpus)
+    monkeypatch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": gpus)
     with StageIO("asr", job) as io:
         sampler = io._recorder.usage._sampler
         assert sampler is not None
@@ -243,7 +246,7 @@ def test_a_driver_that_never_answers_keeps_no_stage_from_ending(job: Path, monke
 
 
 def busy(job: Path, monkeypatch: pytest.MonkeyPatch, seconds: int = 3) -> None:
-    monkeypatch.setattr(sampling, "open_gpus", lambda visible, order="": FakeGpus())
+    monkeypatch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": FakeGpus())
     clock = FixedClock()
     with fixed(clock, SequentialIds()), StageIO("asr", job) as io:
         for _ in range(seconds):
@@ -302,7 +305,7 @@ def test_what_the_gpus_did_is_in_the_manifest_and_on_the_span(job: Path, monkeyp
 
 
 def test_without_a_driver_it_says_so_in_a_word(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "open_gpus", lambda visible, order="": "no driver")
+    monkeypatch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": "no driver")
     clock = FixedClock()
     with fixed(clock, SequentialIds()), StageIO("asr", job) as io:
         clock.advance(1.0)
@@ -371,7 +374,7 @@ def test_talk_of_memory_is_no_lack_of_it(text: str) -> None:
 
 
 def test_a_stage_that_ran_out_of_gpu_memory_says_so_with_the_peaks(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "open_gpus", lambda visible, order="": FakeGpus())
+    monkeypatch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": FakeGpus())
     clock = FixedClock()
     with fixed(clock, SequentialIds()), pytest.raises(RuntimeError), StageIO("asr", job) as io:
         clock.advance(1.0)

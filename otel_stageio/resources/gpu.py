@@ -18,11 +18,10 @@ from pathlib import Path
 from ..runtime import runtime
 from . import nvml
 from .gpu_pids import Share, share
-from .torch_peaks import framework_peaks
 from .visible import NO_DEVICES, NO_SUCH_DEVICE, NONE_VISIBLE, sure_of_order
 from .visible import visible as visible_devices
 
-__all__ = ["Device", "Gpus", "Reading", "framework_peaks", "open_gpus"]
+__all__ = ["Device", "Gpus", "Reading", "open_gpus"]
 
 NO_DRIVER = "no driver"
 NOT_INSTALLED = "nvidia-ml-py is not installed"

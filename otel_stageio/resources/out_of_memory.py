@@ -12,20 +12,18 @@ from typing import Any, NamedTuple
 
 from .. import semconv as sc
 
-_GPU = re.compile(
+_GPU = (
     r"(?:CUDA|HIP|MPS)[^\n]{0,40}out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
     r"|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|OutOfMemoryError: CUDA"
-    r"|Failed to allocate memory for requested buffer of size|RESOURCE_EXHAUSTED: Out of memory",
-    re.IGNORECASE,
+    r"|Failed to allocate memory for requested buffer of size|RESOURCE_EXHAUSTED: Out of memory"
 )
-_HOST = re.compile(
+_HOST = (
     r"\bMemoryError\b|std::bad_alloc|DefaultCPUAllocator: (?:can't|not enough)|Cannot allocate memory"
-    r"|Unable to allocate [\d.]+ [KMGT]i?B|\bOut of memory\b: Kill",
-    re.IGNORECASE,
+    r"|Unable to allocate [\d.]+ [KMGT]i?B|\bOut of memory\b: Kill"
 )
 #: What a text must have in it, so that a log line costs a search and no regular expression.
 _HINTS = ("memory", "alloc")
-_WANTED = re.compile(r"(?:allocate|requested buffer of size)\s+([\d.]+)\s*([KMGT]i?B|bytes)?", re.IGNORECASE)
+_WANTED = r"(?:allocate|requested buffer of size)\s+([\d.]+)\s*([KMGT]i?B|bytes)?"
 
 
 class Lack(NamedTuple):
@@ -45,11 +43,16 @@ def lack_of_memory(text: str) -> Lack | None:
     lower = text.lower()
     if not any(hint in lower for hint in _HINTS):
         return None
-    kind = "GPU" if _GPU.search(text) else "host" if _HOST.search(text) else ""
+    kind = "GPU" if _search(_GPU, text) else "host" if _search(_HOST, text) else ""
     if not kind:
         return None
-    wanted = _WANTED.search(text)
+    wanted = _search(_WANTED, text)
     return Lack(kind, f"{wanted[1]} {wanted[2] or 'bytes'}" if wanted else "")
+
+
+def _search(pattern: str, text: str) -> re.Match[str] | None:
+    """Compiled when it is first needed, and kept by ``re``: most stages never lack memory."""
+    return re.search(pattern, text, re.IGNORECASE)
 
 
 def story(texts: Iterable[str], used: Mapping[str, Any]) -> str:

@@ -11,25 +11,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import semconv as sc
 from ..otlp.metrics import Series
 from ..runtime import runtime
 from . import cgroup
-from .gpu import NO_ANSWER, Gpus, framework_peaks, open_gpus
-from .gpu_use import GpuUse
 from .own import PeakMemory
 from .tree import Look, Tree, Used
+
+if TYPE_CHECKING:
+    from .gpu_sampler import GpuSampler
 
 _SECOND = 1_000_000_000
 #: After ten minutes what comes is mostly more of the same: it is looked at so many times less often.
 LESS_OFTEN, LONG_AFTER_NS = 5, 600 * _SECOND
-#: A driver takes milliseconds, and a lock that a program's own calls wait for, to say which processes it serves.
-PROCESS_LIST_NS = 10 * _SECOND
 #: What the last look at a GPU may take from the stage's end, in seconds.
 LAST_LOOK = 0.03
-UNSURE = "inferred: CUDA numbers GPUs by speed unless CUDA_DEVICE_ORDER=PCI_BUS_ID, so these may be others"
 
 
 def interval() -> float:
@@ -53,20 +51,17 @@ class Sampler:
         given = os.environ if environment is None else environment
         self._visible, self._order = given.get("CUDA_VISIBLE_DEVICES"), given.get("CUDA_DEVICE_ORDER", "")
         self._own = root is None
-        self._lock, self._driver = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._began = self._at = runtime.clock.monotonic_ns()
         self._interval = round(interval() * _SECOND)
         self._next = self._began + self._interval
-        self._next_list = 0
-        self._tries = 3  # a driver may be busy with an earlier call
         self._gpus_due = False
         self._looks = 0
         self._cost = 0.0
         self._memory = PeakMemory(own=self._own)
         self._threads = self._processes = 0
         self._last: Look | None = None
-        self._gpus: Gpus | str | None = None
-        self._gpu_use = GpuUse()
+        self._gpus: GpuSampler | None = None
         self._series = Series(runtime.clock.wall_ns())
         self._before = Used()
 
@@ -87,23 +82,18 @@ class Sampler:
         """The same for the GPUs. A driver may take its time, so everything else is done before."""
         if self._gpus_due:
             self._gpus_due = False
-            self._ask_driver(last=False)
+            if self._gpus is None:
+                from .gpu_sampler import GpuSampler
 
-    def _ask_driver(self, *, last: bool) -> None:
-        with self._driver, self._measured():  # held while a driver answers, and nothing else waits for it
-            if self._gpus is None or (isinstance(self._gpus, str) and self._tries):
-                self._gpus = open_gpus(self._visible, order=self._order)
-                self._tries = self._tries - 1 if str(self._gpus).startswith(NO_ANSWER) else 0
-            if not isinstance(self._gpus, Gpus):
-                return
-            now = runtime.clock.monotonic_ns()
-            processes = last or now >= self._next_list
-            if processes:
-                self._next_list = now + PROCESS_LIST_NS
+                self._gpus = GpuSampler(self._visible, self._order)
+            self._ask(self._gpus, last=False)
+
+    def _ask(self, gpus: GpuSampler, *, last: bool) -> None:
+        with self._measured():
             pids = self._last.pids if self._last is not None else frozenset({self._tree.root})
-            readings = self._gpus.read(pids, processes=processes)
+            readings = gpus.ask(pids, last=last)
             with self._lock:
-                self._gpu_use.add(runtime.clock.monotonic_ns(), readings)
+                gpus.add(readings)
                 self._series.gpus(runtime.clock.wall_ns(), readings)
 
     @contextmanager
@@ -146,17 +136,17 @@ class Sampler:
         """The last look. A driver that is slow, or stuck, is not waited for."""
         with self._lock:
             self._look_at_processes(runtime.clock.monotonic_ns(), last=True)
-        if isinstance(self._gpus, Gpus):
-            ask = threading.Thread(target=self._last_answer, name="otel_stageio last look", daemon=True)
+        if self._gpus is not None and self._gpus.found:
+            ask = threading.Thread(
+                target=self._last_answer, args=(self._gpus,), name="otel_stageio last look", daemon=True
+            )
             with suppress(RuntimeError):  # no more threads to be had
                 ask.start()
                 ask.join(LAST_LOOK)
 
-    def _last_answer(self) -> None:
+    def _last_answer(self, gpus: GpuSampler) -> None:
         with suppress(Exception):  # nobody would see it
-            self._ask_driver(last=True)
-            if isinstance(self._gpus, Gpus):
-                self._gpus.close()
+            self._ask(gpus, last=True)
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
@@ -178,36 +168,12 @@ class Sampler:
             found["disk_read_bytes"], found["disk_written_bytes"] = used.read, used.written
         if self._group is not None:
             found["cgroup"] = self._group.used()
-        found.update(self._of_gpus())
+        if self._gpus is not None:
+            found.update(self._gpus.usage())
         found["sampler"] = {"looks": self._looks, "cpu_seconds": round(self._cost, 6)}
-        return found
-
-    def _of_gpus(self) -> dict[str, Any]:
-        if self._gpus is None:
-            return {}
-        if isinstance(self._gpus, str):
-            return {"gpu": f"not available ({self._gpus})"}
-        devices = self._gpu_use.record()
-        found: dict[str, Any] = {"gpus": devices}
-        if self._gpus.confidence != "exact":
-            found["gpu_order"] = UNSURE
-        for name, key in (("gpu_memory_peak_bytes", "memory_peak_bytes"), ("gpu_energy_joules", "energy_joules"),
-                          ("gpu_busy_seconds", "busy_seconds")):  # fmt: skip
-            numbers = [device[key] for device in devices if key in device]
-            if numbers:
-                found[name] = sum(numbers)
-        peak = self._gpu_use.peak()
-        if peak is not None:
-            found["gpu_process_memory_peak_bytes"] = peak
         return found
 
     def points(self) -> str:
         """Encoded metrics since the last call; empty if there are none."""
         with self._lock:
             return self._series.take()
-
-
-def torch_peaks() -> dict[str, Any]:
-    """What torch itself says of its memory, in the process in which it runs; {} where it is not loaded."""
-    peaks = framework_peaks()
-    return {"torch": peaks} if peaks else {}

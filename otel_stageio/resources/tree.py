@@ -10,10 +10,10 @@ between two looks are counted. One that nobody waits for is counted up to the la
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +63,7 @@ class Used(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """A tree at one moment.
 
     Attributes:
@@ -205,12 +204,10 @@ _HAS_CHILDREN_FILE = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").ex
 
 def _own_times(counted: Used) -> Used:
     """To the microsecond, of this process and those that it has waited for."""
-    times = os.times()
     if _LINUX:
-        import resource
-
         own, below = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
         return counted._replace(user=own.ru_utime + below.ru_utime, system=own.ru_stime + below.ru_stime)
+    times = os.times()
     return counted._replace(user=times.user + times.children_user, system=times.system + times.children_system)
 
 

@@ -111,7 +111,8 @@ def _by_instance(devices: _Machine, places: Mapping[str, tuple[int, int]]) -> Ca
             fitting = [uuid for gpu, uuid in pairs if _begins(gpu, old[1]) and places.get(uuid) == place]
         else:
             fitting = [uuid for _, uuid in pairs if _begins(uuid, entry)]
-        return fitting if len(set(fitting)) == 1 else []
+        unique = list(dict.fromkeys(fitting))
+        return unique if len(unique) == 1 else []
 
     return find
 
