@@ -122,9 +122,9 @@ class Child:
 
     def _poll(self) -> int | None:
         """The exit code, once it has ended. Waited for here, since ``subprocess`` forgets what the program used."""
-        if self._process.returncode is None:
+        if self._process.returncode is None and self._has_ended():
             with elsewhere.lock:
-                used = used_by(self.pid)  # also if it has ended: it has not been waited for
+                used = used_by(self.pid)  # it has ended, and has not been waited for: all of it
                 try:
                     pid, status, usage = os.wait4(self.pid, os.WNOHANG)
                 except ChildProcessError:
@@ -134,6 +134,13 @@ class Child:
                         self._process.returncode = os.waitstatus_to_exitcode(status)
                         self._ended(used, usage)
         return self._process.returncode
+
+    def _has_ended(self) -> bool:
+        """Cheaply, since it is asked for each piece of output. Where it cannot be asked, waiting will say."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except (AttributeError, ChildProcessError):  # macOS before Python 3.13 has no waitid
+            return True
 
     def _ended(self, used: Used | None, usage: Any) -> None:
         disk = (used.read, used.written) if used is not None else (None, None)

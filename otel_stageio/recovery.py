@@ -23,7 +23,7 @@ from .otlp import decode, encode
 from .past import Past, envelope_of, never_begun, read_past
 from .resources import out_of_memory
 from .runtime import never_raises
-from .sinks.files import AppendFile, is_locked, locked
+from .sinks.files import AppendFile, is_locked, locked, open_to_read
 from .sinks.manifest_file import ManifestFile
 from .sinks.open_spans import Left, OpenSpans, cut_off, left_open
 
@@ -60,7 +60,7 @@ def close_dead(job: Job) -> list[str]:
 def may_live(job: Job, stage: str, attempt: int, lost_after: float = life.LOST_AFTER) -> bool:
     """Whether an attempt without an end may still be running, here or on another host. Writes nothing."""
     try:
-        fd = os.open(job.journal(stage, attempt), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_to_read(job.journal(stage, attempt))
     except OSError:
         return False
     try:

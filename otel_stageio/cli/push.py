@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ..delivery.delivery import Delivery, Report
+from ..delivery.delivery import Delivery, Report, add
 from ..delivery.outbox import Outbox
 from ..delivery.settings import Endpoint, endpoints
 from ..delivery.shipper import Shipment, Watch, push
@@ -142,7 +142,7 @@ def _show(shipments: list[tuple[str, Shipment]], asked: int) -> None:
     for path, shipment in shipments:
         report = shipment.report
         for name, number in report.accepted.items():
-            sent[name] = sent.get(name, 0) + number
+            add(sent, name, number)
         line = Text.assemble(
             terminal.glyph("success" if _is_good(shipment) else "failed"), " ", (one_line(path), "bold"), "  "
         )

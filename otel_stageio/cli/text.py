@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from ..capture.text import clean
+from ..units import size as size
 
 #: Marks that turn the reading direction of what follows, and so of the rest of the line, and the byte order mark.
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -64,18 +65,6 @@ def seconds_of(text: str) -> float | None:
     """``90s``, ``10m``, ``2h``, ``3d`` as seconds; None for anything else."""
     match = re.fullmatch(r"(\d+)\s*([smhdw])", text.strip())
     return int(match[1]) * float(_UNITS[match[2]]) if match else None
-
-
-def size(number: int | None) -> str:
-    """``512 B``, ``1.4 KiB``, ``38.0 GiB``."""
-    if number is None:
-        return ""
-    amount = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(amount) < 1023.95 or unit == "TiB":
-            return f"{number} B" if unit == "B" else f"{amount:,.1f} {unit}"
-        amount /= 1024
-    return ""
 
 
 def moment(stamp: str | None) -> datetime.datetime | None:

@@ -35,8 +35,8 @@ def _number(given: dict[str, Any], key: str) -> float | None:
     return value
 
 
-def _bytes(number: float | None) -> str:
-    return "" if number is None else size(int(number))
+def _bytes(number: float) -> str:
+    return size(int(number))
 
 
 def _memory(rest: dict[str, Any]) -> str:
@@ -63,9 +63,10 @@ def _group(rest: dict[str, Any]) -> str:
     given = rest.get("cgroup")
     if not isinstance(given, dict):
         return ""
-    del rest["cgroup"]
-    throttled = _number(given := dict(given), "throttled_seconds")
-    limit, peak = _number(given, "memory_limit_bytes"), _number(given, "memory_peak_bytes")
+    given = dict(rest.pop("cgroup"))
+    throttled, limit, peak = (
+        _number(given, key) for key in ("throttled_seconds", "memory_limit_bytes", "memory_peak_bytes")
+    )
     parts = [f"held back for {duration(throttled)} by its processor limit" if throttled else ""]
     if peak is not None:
         parts.append(f"{_bytes(peak)}{f' of {_bytes(limit)}' if limit is not None else ''} with the page cache")

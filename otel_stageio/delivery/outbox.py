@@ -23,7 +23,7 @@ from ..events import iso
 from ..layout import Job
 from ..otlp import decode
 from ..runtime import runtime
-from ..sinks.files import lock_file, replace
+from ..sinks.files import lock_file, open_to_read, replace
 from .outcome import Outcome
 from .settings import SIGNALS, Endpoint
 
@@ -98,7 +98,7 @@ class Outbox:
         try:
             return stack.enter_context(lock_file(self.job.delivery_lock))
         except OSError:  # not ours to write: who may read it can still see, and keep, the lock that others respect
-            fd = os.open(self.job.delivery_lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = open_to_read(self.job.delivery_lock)
             stack.callback(os.close, fd)
             return fd
 
@@ -280,7 +280,7 @@ class Outbox:
 
 
 def _open(path: Path) -> BinaryIO:
-    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    return open(open_to_read(path), "rb")
 
 
 def _digest(path: Path) -> str:

@@ -122,7 +122,7 @@ def count_pending(outbox: Outbox, delivery: Delivery, since: float | None = None
             offset = batch.end
             with suppress(wire.NotOtlp):
                 number = wire.merge(journal.signal, batch.contents)[1]
-                pending[journal.signal] = pending.get(journal.signal, 0) + number + len(batch.damaged)
+                add(pending, journal.signal, number + len(batch.damaged))
     return {signal: number for signal, number in pending.items() if number}
 
 

@@ -104,9 +104,6 @@ class _Attended:
     def __init__(self, job: Job) -> None:
         self.outbox = Outbox(job)
         self._lock = ExitStack()
-        self.hold()
-
-    def hold(self) -> None:
         with suppress(OSError):  # without the lock others deliver as well, one at a time
             fd = self._lock.enter_context(lock_file(self.outbox.job.deliverer_lock))
             for _ in range(3):  # who only asks holds it for a moment

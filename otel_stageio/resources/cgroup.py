@@ -91,10 +91,10 @@ class Group:
         charged to it) and ``memory_limit_bytes`` as far as the kernel says.
         """
         found: dict[str, Any] = {}
+        now = self._cpu()
         for key, name in (("cpu_seconds", "usage_usec"), ("throttled_seconds", "throttled_usec")):
-            now = self._cpu().get(name)
-            if now is not None:
-                found[key] = round((now - self._begin.get(name, 0)) / 1e6, 6)
+            if name in now:
+                found[key] = round((now[name] - self._begin.get(name, 0)) / 1e6, 6)
         for key, file in (("memory_peak_bytes", "memory.peak"), ("memory_limit_bytes", "memory.max")):
             try:
                 found[key] = int((self._directory / file).read_text())

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .. import semconv as sc
+from ..units import size
 
 _GPU = (
     r"(?:CUDA|HIP|MPS)[^\n]{0,40}out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
@@ -74,17 +75,9 @@ def peaks(used: Mapping[str, Any]) -> str:
     seen = []
     host = used.get(sc.MEMORY_PEAK)
     if host:
-        seen.append(f"{_size(host)} of memory")
+        seen.append(f"{size(host)} of memory")
     for device in used.get(sc.LOCAL_MEASURED, {}).get("gpus", ()):
         if "memory_peak_bytes" in device:
-            whole = f" of {_size(device['memory_bytes'])}" if device.get("memory_bytes") else ""
-            seen.append(f"{_size(device['memory_peak_bytes'])}{whole} on {device.get('name', 'the GPU')}")
+            whole = f" of {size(device['memory_bytes'])}" if device.get("memory_bytes") else ""
+            seen.append(f"{size(device['memory_peak_bytes'])}{whole} on {device.get('name', 'the GPU')}")
     return f"; at most {' and '.join(seen)} were seen in use" if seen else ""
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1023.95 or unit == "GiB":
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

@@ -213,10 +213,19 @@ def locked(path: Path) -> Iterator[bool]:
         yield real
 
 
+def open_to_read(path: Path) -> int:
+    """A descriptor. No planted symlink is followed, and no planted pipe waited for.
+
+    Raises:
+        OSError: if there is no such file, or it is not ours to read.
+    """
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
 def is_locked(path: Path) -> bool:
     """Whether somebody alive holds a lock on ``path``. A missing file is not locked."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_to_read(path)
     except OSError:
         return False
     try:
