@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ from otel_stageio.ambient import open_pipelines, open_recorders
 from otel_stageio.runtime import runtime
 
 pytest_plugins = ["otel_stageio.testing"]
+
+# A suite that was started in the background (nohup, "&") ignores Ctrl-C, and so would every program that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IN_CI = os.environ.get("STAGEIO_CI") == "1"
 OURS = ("OTEL_", "TRACEPARENT", "TRACESTATE", "BAGGAGE", "OUTPUT_DIR", "LOG_LEVEL", "DEBUG_MODE")

@@ -885,3 +885,11 @@ def test_durations_as_people_say_them(seconds: float | None, words: str) -> None
 )
 def test_sizes(number: int, words: str) -> None:
     assert text.size(number) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [(1, "span", "1 span"), (1204, "span", "1,204 spans"), (0, "entry", "0 entries"), (2, "process", "2 processes")],
+)
+def test_things_are_counted_as_people_say_it(number: int, noun: str, words: str) -> None:
+    assert text.count(number, noun) == words
