@@ -18,8 +18,8 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from otel_stageio import Pipeline, StageIO, __version__
-from otel_stageio.cli import text
 from otel_stageio.cli.app import app
+from otel_stageio.reading import text
 from otel_stageio.testing import FixedClock, fixed
 
 READERS = ("status", "show", "validate")

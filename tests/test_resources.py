@@ -16,9 +16,9 @@ from opentelemetry.semconv._incubating.metrics import hw_metrics, process_metric
 
 from otel_stageio import Pipeline, StageFailed, StageIO, recover
 from otel_stageio import semconv as sc
-from otel_stageio.cli.text import count
 from otel_stageio.delivery import wire
 from otel_stageio.layout import Job
+from otel_stageio.reading.text import count
 from otel_stageio.resources import gpu_sampler
 from otel_stageio.resources.cgroup import Group
 from otel_stageio.resources.gpu import Device, Gpus, Reading

@@ -6,8 +6,8 @@ from rich.text import Text
 
 from ..delivery.diagnosis import Finding, diagnose
 from ..delivery.settings import Endpoint
+from ..reading.text import one_line
 from .terminal import Terminal, document
-from .text import one_line
 
 
 def examine(where: dict[str, Endpoint], *, json: bool) -> bool:

@@ -22,10 +22,10 @@ from ..delivery.outbox import Outbox
 from ..delivery.settings import Endpoint, endpoints
 from ..delivery.shipper import Shipment, Watch, push
 from ..layout import Job
-from .reader import CannotAnswer, check_job
-from .sent import words
+from ..reading.job import CannotAnswer, check_job
+from ..reading.sent import words
+from ..reading.text import count, one_line, seconds_of
 from .terminal import Terminal, complain, document
-from .text import count, one_line, seconds_of
 
 UNNOTED = "what was sent cannot be noted beside the job, and may be sent again"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..layout import Job, find_jobs
 from ..manifest import ManifestError, manifest_of
+from ..reading.job import check_job, is_job
+from ..reading.text import count, one_line
 from ..recovery import recover
-from .reader import check_job, is_job
 from .terminal import Terminal, document
-from .text import count, one_line
 
 
 @dataclass(frozen=True)

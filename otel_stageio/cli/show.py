@@ -10,10 +10,10 @@ from typing import Any
 from rich.text import Text
 
 from ..manifest import Artifact
+from ..reading.text import clock, count, duration, one_line, plain, size, strict
+from ..reading.view import JobView, StageView
 from .status import earlier, header, trouble
 from .terminal import Row, Terminal
-from .text import clock, count, duration, one_line, plain, size, strict
-from .view import JobView, StageView
 
 #: As many entries of a list are shown; ``--full`` shows them all.
 MOST = 12

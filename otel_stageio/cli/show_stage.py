@@ -7,14 +7,14 @@ from typing import Any
 from rich.text import Text
 
 from ..manifest import Artifact, Record
+from ..reading.job import CannotAnswer
+from ..reading.steps import Step
+from ..reading.text import clock, count, duration, from_to, one_line, plain
+from ..reading.view import JobView, StageView, reason_of
 from . import used
-from .reader import CannotAnswer
 from .show import MOST, artifact_row, honesty, more, value_text, when
 from .status import headline, said_of
-from .steps import Step
 from .terminal import Row, Terminal
-from .text import clock, count, duration, from_to, one_line, plain
-from .view import JobView, StageView, reason_of
 
 #: Of a traceback, as many of the innermost lines are shown; ``--full`` shows it all.
 _INNERMOST = 5

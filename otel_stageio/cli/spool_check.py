@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..otlp import decode
-from .disk import LARGEST_LINE, Unreadable, lines, parsed
+from ..reading.disk import LARGEST_LINE, Unreadable, lines, parsed
 from .findings import Findings
 from .otlp_check import NotOtlp, as_request, faults, sampled, spans_of
 from .trace_check import Attempt, Traces

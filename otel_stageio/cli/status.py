@@ -6,11 +6,12 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ..manifest import Progress
+from ..reading.sent import DeliveryView, words
+from ..reading.steps import Step
+from ..reading.text import clock, count, duration, from_to, one_line, plain, size
+from ..reading.view import UNKNOWN, JobView, StageView
 from ..semconv import GOOD_STATUSES
-from .steps import Step
 from .terminal import Terminal
-from .text import clock, count, duration, from_to, one_line, plain
-from .view import UNKNOWN, JobView, StageView
 
 _MOST_STEPS = 8
 _LONGEST_NAME = 28
@@ -48,9 +49,25 @@ def header(job: JobView, terminal: Terminal) -> None:
     elif job.origin == "original":
         rows.append(["made by", "the original; it is only read"])
     if job.delivery is not None:
-        sent = job.delivery.rows(running=job.state == "running")
+        sent = _sent(job.delivery, running=job.state == "running")
         rows += [["sent" if not number else "", line] for number, line in enumerate(sent)]
     terminal.columns([[Text(str(row[0]), "dim"), row[1]] for row in rows])
+
+
+def _sent(delivery: DeliveryView, *, running: bool) -> list[Text]:
+    """What arrived, what did not, why not."""
+    said = [words(delivery.accepted) or "nothing yet"]
+    if words(delivery.refused):
+        said.append(f"{words(delivery.refused)} refused, see .stageio/refused.jsonl")
+    if delivery.pending_bytes and not running:
+        said.append(f"{size(delivery.pending_bytes)} pending, see otel-stageio push")
+    lines = [Text("; ".join(said), "" if len(said) == 1 or running else "yellow")]
+    for reason in dict.fromkeys(f"{item.endpoint}: {item.reason}" for item in delivery.trouble):
+        since = min(item.since for item in delivery.trouble if reason == f"{item.endpoint}: {item.reason}")
+        lines.append(Text.assemble((one_line(reason), "red"), (f", since {clock(since)}" if since else "", "dim")))
+    for remark in dict.fromkeys(delivery.remarks.values()):
+        lines.append(Text(f"the receiver remarks: {one_line(remark)}", "yellow"))
+    return lines
 
 
 def headline(name: str, state: str, seconds: float | None, terminal: Terminal) -> None:

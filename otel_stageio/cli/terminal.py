@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from .text import plain, strict
+from ..reading.text import plain, strict
 
 #: state -> (glyph, the same in ASCII, style)
 _STATES = {

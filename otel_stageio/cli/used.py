@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.text import Text
 
+from ..reading.text import count, duration, one_line, size
 from .terminal import Row
-from .text import count, duration, one_line, size
 
 
 def split(resources: dict[str, Any]) -> tuple[list[Row], dict[str, Any]]:

@@ -11,16 +11,16 @@ from pydantic import BaseModel, ValidationError
 from ..fold import KIND
 from ..layout import Job, owner_of
 from ..manifest import Manifest
+from ..reading.disk import Unreadable, entries, json_object, lives, sentence
+from ..reading.job import CannotAnswer, check_job, stage_directories
+from ..reading.original import normalised
+from ..reading.text import count, plain
 from ..run_record import RunBase, RunRecord, former_runs
 from ..semconv import GOOD_STATUSES
-from .disk import Unreadable, entries, json_object, lives, sentence
 from .findings import Findings
-from .original import normalised
 from .otlp_check import REQUESTS
-from .reader import CannotAnswer, check_job, stage_directories
 from .spool_check import spool_file
 from .terminal import Terminal
-from .text import count, plain
 from .trace_check import Attempt, Traces
 
 _SPOOL_FILE = re.compile(r"(?P<stage>.+)\.(?P<attempt>\d+)\.(?P<signal>[a-z]+)\.jsonl")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rich.text import Text
-
 from ..delivery.outbox import Outbox
 from ..layout import Job
-from .text import clock, count, one_line, size
+from .text import count, one_line
 
 _WORDS = {"spans": "span", "logs": "log record", "metrics": "metric"}
 
@@ -41,21 +39,6 @@ class DeliveryView:
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
-
-    def rows(self, *, running: bool) -> list[Text]:
-        """For people: what arrived, what did not, why not."""
-        said = [words(self.accepted) or "nothing yet"]
-        if words(self.refused):
-            said.append(f"{words(self.refused)} refused, see .stageio/refused.jsonl")
-        if self.pending_bytes and not running:
-            said.append(f"{size(self.pending_bytes)} pending, see otel-stageio push")
-        lines = [Text("; ".join(said), "" if len(said) == 1 or running else "yellow")]
-        for reason in dict.fromkeys(f"{item.endpoint}: {item.reason}" for item in self.trouble):
-            since = min(item.since for item in self.trouble if reason == f"{item.endpoint}: {item.reason}")
-            lines.append(Text.assemble((one_line(reason), "red"), (f", since {clock(since)}" if since else "", "dim")))
-        for remark in dict.fromkeys(self.remarks.values()):
-            lines.append(Text(f"the receiver remarks: {one_line(remark)}", "yellow"))
-        return lines
 
 
 def read_delivery(job: Job) -> DeliveryView | None:

@@ -1,4 +1,4 @@
-"""A job directory -> :class:`~otel_stageio.cli.view.JobView`: from disk alone, in any state, of any version.
+"""A job directory -> :class:`~otel_stageio.reading.view.JobView`: from disk alone, in any state, of any version.
 
 The manifests are read; a journal only where a manifest is missing, damaged or behind. A stage that the record calls
 running lives if its journal is locked. The one thing that is ever written is the end of what has died, by

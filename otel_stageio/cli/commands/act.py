@@ -1,0 +1,84 @@
+"""Commands that do something with a job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .common import EndpointOption, HeaderOption, JsonOption, ProtocolOption, answering
+
+
+def push(
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB...", help="Job directories.")] = None,
+    watch: Annotated[
+        str | None, typer.Option("--watch", metavar="ROOT", help="Deliver every job below ROOT, until told to stop.")
+    ] = None,
+    endpoint: EndpointOption = None,
+    protocol: ProtocolOption = None,
+    header: HeaderOption = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only what was written to since: 12h, 3d, 2026-11-20.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Everything, whatever was accepted before.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Send what the collector has not accepted yet; exit code 1 if anything stays pending or was refused.
+
+    What died is closed first, so that its end goes out too. --watch is one shipper for all jobs of a machine: it finds
+    new ones, and ends at SIGTERM or Ctrl-C after the request under way.
+
+    \b
+    Examples:
+      otel-stageio push out/job1 --endpoint http://localhost:4318
+      otel-stageio push out/* --since 3d
+      otel-stageio push --watch out
+    """
+    if (watch is None) == (not jobs):
+        raise typer.BadParameter("give job directories, or --watch ROOT")
+    if watch is not None and (since or again or json):
+        raise typer.BadParameter("--since, --again and --json do not go with --watch")
+    with answering(json):
+        from ..push import BadOption, push_jobs, since_when, watch_tree, where_to
+
+        try:
+            where = where_to(endpoint, protocol.value if protocol else None, header or [])
+            moment = since_when(since) if since else None
+        except BadOption as error:
+            raise typer.BadParameter(str(error)) from error
+        done = True
+        if watch is not None:
+            watch_tree(watch, where)
+        else:
+            done = push_jobs(jobs or [], where, moment, again, json)
+    if not done:
+        raise typer.Exit(1)
+
+
+def recover(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB|ROOT...", help="Job directories, or directories of jobs.")],
+    lost_after: Annotated[
+        str, typer.Option(metavar="TIME", help="Silence after which a stage on another host counts as lost.")
+    ] = "10m",
+    json: JsonOption = False,
+) -> None:
+    """Close what died: its end, its last words and its open spans, in the files and for the trace.
+
+    A stage of this machine is closed as crashed once its processes are gone, one of another host as lost after a long
+    silence. The next stage or run of a job does this by itself, as do status and push; this is for jobs that nobody
+    looks at, and safe to run at any time, on every host at once.
+
+    \b
+    Examples:
+      otel-stageio recover out/job1
+      otel-stageio recover out --lost-after 1h
+    """
+    from ...reading.text import seconds_of
+
+    seconds = seconds_of(lost_after)
+    if not seconds:
+        raise typer.BadParameter(f"--lost-after takes 90s, 10m or 2h, not {lost_after!r}")
+    with answering(json):
+        from ..recover import recover_all
+
+        recover_all(jobs, seconds, json)

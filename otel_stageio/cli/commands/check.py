@@ -1,0 +1,89 @@
+"""Commands that check."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from .common import EndpointOption, HeaderOption, JsonOption, ProtocolOption, answering
+
+
+class Schema(str, Enum):
+    manifest = "manifest"
+    run = "run"
+
+
+def validate(
+    job: Annotated[
+        str, typer.Argument(metavar="JOB|FILE", help="Job directory, or one of its files.", show_default=False)
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Check manifests, run record and spool; exit code 1 if anything is not valid.
+
+    Every manifest is held against the schema, every line of the spool against OTLP's own definitions, every span's
+    parent is looked for. A line cut off by a crash is a warning.
+
+    \b
+    Examples:
+      otel-stageio validate out/job1
+      otel-stageio validate out/job1/06_asr/manifest.json
+    """
+    with answering(json):
+        from ..terminal import Terminal, document
+        from ..validate import show_findings, validate_path
+
+        findings = validate_path(job)
+        if json:
+            document(findings.document(job))
+        else:
+            show_findings(findings, job, Terminal())
+        valid = findings.valid
+    if not valid:
+        raise typer.Exit(1)
+
+
+def doctor(
+    endpoint: EndpointOption = None,
+    protocol: ProtocolOption = None,
+    header: HeaderOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say what is wrong with the endpoint: name, port, TLS, credentials, path, protocol; exit code 1 if anything is.
+
+    Ends with an empty export request for each signal; no data is sent.
+
+    \b
+    Examples:
+      otel-stageio doctor
+      otel-stageio doctor --endpoint https://otel.example.com --header "Authorization=Bearer abc"
+    """
+    with answering(json):
+        from ..doctor import examine
+        from ..push import BadOption, where_to
+
+        try:
+            where = where_to(endpoint, protocol.value if protocol else None, header or [])
+        except BadOption as error:
+            raise typer.BadParameter(str(error)) from error
+        good = examine(where, json=json)
+    if not good:
+        raise typer.Exit(1)
+
+
+def schema(
+    what: Annotated[Schema, typer.Argument(help="Which file's schema.")] = Schema.manifest,
+) -> None:
+    """Print the JSON Schema of manifest.json or of the run record.
+
+    \b
+    Examples:
+      otel-stageio schema > manifest.schema.json
+      otel-stageio schema run
+    """
+    from ..schema import schema_of
+    from ..terminal import document
+
+    document(schema_of(what.value))
