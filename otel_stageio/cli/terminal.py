@@ -57,6 +57,13 @@ class Terminal:
         """The word itself; what a stage gave in place of one is cut to a word's length."""
         return self.fit(plain(state).replace("\n", " "), 24, _STATES.get(state, _OTHER)[2])
 
+    def style(self, state: str) -> str:
+        return _STATES.get(state, _OTHER)[2]
+
+    @property
+    def gap(self) -> str:
+        return "·" if self.unicode else "."
+
     @property
     def times(self) -> str:
         return "×" if self.unicode else "x"

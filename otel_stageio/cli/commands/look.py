@@ -67,3 +67,30 @@ def show(
                 document({"job": view.path, **found.document(record=True)})
             else:
                 show_stage(view, found, Terminal(), full=full)
+
+
+def trace(
+    job: JobArgument,
+    run: Annotated[int | None, typer.Option(metavar="N", help="Not the newest run, but this one.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="All inner spans, not only the longest.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show a run as a waterfall: what ran when and inside what, what the end waited for, where no stage ran.
+
+    \b
+    Examples:
+      otel-stageio trace out/job1
+      otel-stageio trace out/job1 --run 1 --full
+      otel-stageio trace out/job1 --json | jq '.root.children[] | {name, seconds}'
+    """
+    with answering(json):
+        from ...reading.job import read_job
+        from ..terminal import Terminal, document
+        from ..trace import document_of, show_trace, trace_of
+
+        view = read_job(job, steps=False)
+        found = trace_of(view, run, full=full)
+        if json:
+            document(document_of(view, found))
+        else:
+            show_trace(found, Terminal(), full=full)
