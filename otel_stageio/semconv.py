@@ -26,6 +26,12 @@ PROCESS_EXECUTABLE = "process.executable.name"
 PROCESS_PID = "process.pid"
 PROCESS_EXIT_CODE = "process.exit.code"
 
+# -- where it ran (host.*, os.*: stable; process.runtime.*: release candidate) -----------------------------------------
+HOST_NAME = "host.name"
+OS_TYPE = "os.type"
+RUNTIME_NAME = "process.runtime.name"
+RUNTIME_VERSION = "process.runtime.version"
+
 # -- errors (stable) -------------------------------------------------------------------------------------------------
 ERROR_TYPE = "error.type"
 ERROR_OTHER = "_OTHER"

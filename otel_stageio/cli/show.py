@@ -10,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from ..manifest import Artifact
+from ..reading.honesty import honesty
 from ..reading.text import clock, count, duration, one_line, plain, size, strict
 from ..reading.view import JobView, StageView
 from .status import earlier, header, trouble
@@ -144,32 +145,14 @@ def _logs(job: JobView, terminal: Terminal, full: bool) -> None:
 
 
 def _honesty(job: JobView, terminal: Terminal) -> None:
-    rows: list[Row] = [[one_line(stage.name), said] for stage in job.stages for said in honesty(stage)]
+    rows: list[Row] = [[one_line(stage.name), said] for stage in job.stages for said in honest_lines(stage)]
     if rows:
         terminal.heading("Lost, masked and changed")
         terminal.columns(rows)
 
 
-_SINKS = {
-    "stage_log": "lines of stage.log",
-    "pipeline_log": "lines of the pipeline log",
-    "journal": "records of the spool",
-    "manifest": "writes of manifest.json",
-    "spool_full": "log lines kept out of the full spool (stage.log has them)",
-    "late": "calls after the stage had ended",
-}
-
-
-def honesty(stage: StageView) -> list[Text]:
-    """What could not be recorded, and what was recorded otherwise than it was given."""
-    record, said = stage.record, []
-    for what, number in record.lost.items():
-        said.append(Text(f"lost: {_SINKS.get(what, one_line(what))} ({number:,})", "red"))
-    if record.redactions:
-        said.append(Text(f"{count(record.redactions, 'secret')} masked"))
-    if record.sanitised:
-        said.append(Text(f"{count(record.sanitised, 'value')} changed to fit into JSON"))
-    return said
+def honest_lines(stage: StageView) -> list[Text]:
+    return [Text(said, "red" if severe else "") for said, severe in honesty(stage.record)]
 
 
 def when(stamp: str | None) -> Text:

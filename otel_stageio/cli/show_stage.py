@@ -7,12 +7,12 @@ from typing import Any
 from rich.text import Text
 
 from ..manifest import Artifact, Record
+from ..reading import used
 from ..reading.job import CannotAnswer
 from ..reading.steps import Step
 from ..reading.text import clock, count, duration, from_to, one_line, plain
 from ..reading.view import JobView, StageView, reason_of
-from . import used
-from .show import MOST, artifact_row, honesty, more, value_text, when
+from .show import MOST, artifact_row, honest_lines, more, value_text, when
 from .status import headline, said_of
 from .terminal import Row, Terminal
 
@@ -53,13 +53,13 @@ def show_stage(job: JobView, stage: StageView, terminal: Terminal, *, full: bool
     measured, said = used.split(record.resources)
     if measured:
         terminal.heading("Used")
-        terminal.columns(measured)
+        terminal.columns([[Text(name, "dim"), line] for name, line in measured])
     _mapping(terminal, "Resources", said)
     _steps(terminal, stage)
     _warnings(terminal, record, full)
     _errors(terminal, record, full)
     _mapping(terminal, "Also recorded", {**(record.model_extra or {}), **(record.extra or {})})
-    missing = honesty(stage)
+    missing = honest_lines(stage)
     if missing:
         terminal.heading("Lost, masked and changed")
         terminal.columns([[line] for line in missing])

@@ -8,6 +8,7 @@ stage.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from .. import semconv as sc
 from .._version import __version__
 from ..ambient import ambient, recorder_of
-from ..runtime import runtime
+from ..runtime import host_name, runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,10 @@ def _own_resource() -> Resource:
             "telemetry.sdk.version": _sdk_version(),
             "telemetry.distro.name": "otel_stageio",
             "telemetry.distro.version": __version__,
+            sc.HOST_NAME: host_name(),
+            sc.OS_TYPE: sys.platform,
+            sc.RUNTIME_NAME: sys.implementation.name,
+            sc.RUNTIME_VERSION: ".".join(map(str, sys.version_info[:3])),  # importing platform takes 4 ms
         }
     ).merge(OTELResourceDetector().detect())
     if not resource.attributes.get("service.name"):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.text import Text
-
-from ..reading.text import count, duration, one_line, size
-from .terminal import Row
+from .text import count, duration, one_line, size
 
 
-def split(resources: dict[str, Any]) -> tuple[list[Row], dict[str, Any]]:
-    """(rows of what was measured, what the stage itself has said of its resources or is not known here)."""
+def split(resources: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """What was measured, as (of what, how much), and what the stage itself has said of its resources."""
     rest = dict(resources)
     lines = [
         ("memory", _memory(rest)),
@@ -23,7 +20,7 @@ def split(resources: dict[str, Any]) -> tuple[list[Row], dict[str, Any]]:
     ]
     if isinstance(rest.get("sampler"), dict):
         del rest["sampler"]
-    return [[Text(name, "dim"), Text(line)] for name, line in lines if line], rest
+    return [(name, line) for name, line in lines if line], rest
 
 
 def _number(given: dict[str, Any], key: str) -> float | None:
