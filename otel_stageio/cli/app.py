@@ -38,5 +38,15 @@ def root(
 
 
 app.command(context_settings=_HELP)(run)
-for command in (look.status, look.show, look.trace, check.validate, act.push, act.recover, check.doctor, check.schema):
+for command in (
+    look.status,
+    look.show,
+    look.trace,
+    look.report,
+    check.validate,
+    act.push,
+    act.recover,
+    check.doctor,
+    check.schema,
+):
     app.command()(command)

@@ -18,21 +18,22 @@ from rich.console import Console
 from rich.text import Text
 
 from ..reading.text import plain, strict
+from ..reading.view import GLYPHS
 
-#: state -> (glyph, the same in ASCII, style)
+#: state -> (glyph in ASCII, style)
 _STATES = {
-    "success": ("✓", "+", "green"),
-    "failed": ("✗", "x", "bold red"),
-    "crashed": ("✗", "x", "bold red"),
-    "timeout": ("✗", "x", "bold red"),
-    "lost": ("✗", "x", "bold red"),
-    "running": ("●", "*", "bold cyan"),
-    "skipped": ("–", "-", "yellow"),
-    "cancelled": ("■", "#", "yellow"),
-    "incomplete": ("■", "#", "yellow"),
-    "pending": ("·", ".", "dim"),
+    "success": ("+", "green"),
+    "failed": ("x", "bold red"),
+    "crashed": ("x", "bold red"),
+    "timeout": ("x", "bold red"),
+    "lost": ("x", "bold red"),
+    "running": ("*", "bold cyan"),
+    "skipped": ("-", "yellow"),
+    "cancelled": ("#", "yellow"),
+    "incomplete": ("#", "yellow"),
+    "pending": (".", "dim"),
 }
-_OTHER = ("?", "?", "magenta")
+_OTHER = ("?", "magenta")
 _UNLIMITED = 10_000
 
 Row = Sequence["Text | str"]
@@ -50,15 +51,15 @@ class Terminal:
         self.width = max(self.console.width, 30) if bounded else _UNLIMITED
 
     def glyph(self, state: str) -> Text:
-        fancy, ascii_only, style = _STATES.get(state, _OTHER)
-        return Text(fancy if self.unicode else ascii_only, style)
+        ascii_only, style = _STATES.get(state, _OTHER)
+        return Text(GLYPHS.get(state, "?") if self.unicode else ascii_only, style)
 
     def state(self, state: str) -> Text:
         """The word itself; what a stage gave in place of one is cut to a word's length."""
-        return self.fit(plain(state).replace("\n", " "), 24, _STATES.get(state, _OTHER)[2])
+        return self.fit(plain(state).replace("\n", " "), 24, self.style(state))
 
     def style(self, state: str) -> str:
-        return _STATES.get(state, _OTHER)[2]
+        return _STATES.get(state, _OTHER)[1]
 
     @property
     def gap(self) -> str:

@@ -14,6 +14,12 @@ from .text import strict
 #: Beyond the status words: nothing on disk says how it stands, or the run has not come to it.
 UNKNOWN, PENDING = "unknown", "pending"
 
+#: A sign for each state, for those who do not see its colour.
+GLYPHS = {
+    "success": "✓", "failed": "✗", "crashed": "✗", "timeout": "✗", "lost": "✗", "running": "●", "skipped": "–",
+    "cancelled": "■", "incomplete": "■", "pending": "·",
+}  # fmt: skip
+
 
 @dataclasses.dataclass
 class StageView:

@@ -94,3 +94,27 @@ def trace(
             document(document_of(view, found))
         else:
             show_trace(found, Terminal(), full=full)
+
+
+def report(
+    job: JobArgument,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Not JOB/report.html, but this; - is standard output."),
+    ] = None,
+) -> None:
+    """Write a job's report: one HTML file that needs no server and asks for nothing from anywhere.
+
+    How it went and what to do next, a waterfall of each run, and for each stage its configuration, files, errors and
+    log; what it used over time; which file came from where; how complete all of it is. OTEL_STAGEIO_JAEGER_URL and
+    OTEL_STAGEIO_GRAFANA_URL, where set, make links of the trace id.
+
+    \b
+    Examples:
+      otel-stageio report out/job1
+      otel-stageio report out/job1 -o - | gzip > job1.html.gz
+    """
+    with answering():
+        from ..report import write_report
+
+        write_report(job, output)
