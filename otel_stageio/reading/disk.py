@@ -159,6 +159,17 @@ def spans(path: Path) -> Iterator[dict[str, Any]]:
         yield from decode.spans(found)
 
 
+def resource(path: Path) -> dict[str, Any]:
+    """The attributes of the resource that a journal's records came from; none if it does not say."""
+    found = _lines(path)
+    for request in found or ():
+        try:
+            return decode.mapping(request["resourceLogs"][0]["resource"]["attributes"])
+        except (AttributeError, LookupError, TypeError, ValueError):
+            continue
+    return {}
+
+
 def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> Path | None:
     """A stage's spool file; None if no stage of ours can have that name (it may come from a forged manifest)."""
     try:

@@ -10,10 +10,9 @@ from typing import Any
 
 from ..layout import Job
 from ..manifest import Artifact, Record
-from ..otlp import decode
-from ..past import resource_of
 from ..reading import used
 from ..reading.difference import Change, differences
+from ..reading.disk import journal, resource
 from ..reading.honesty import honesty
 from ..reading.place import within
 from ..reading.text import clock, count, one_line, plain, size, strict
@@ -232,8 +231,8 @@ def environment_of(view: JobView) -> list[tuple[str, str]]:
     for stage in view.stages:
         if stage.record.kind is None:
             continue
-        raw, _ = resource_of(job, job.journal(stage.name, stage.attempt))
-        for key, value in _attributes(raw).items():
+        path = journal(job, stage.name, stage.attempt)
+        for key, value in (resource(path) if path is not None else {}).items():
             found.setdefault(key, {}).setdefault(value_text(value), []).append(stage.name)
         for device in _gpus(stage.record):
             label = f"{device.get('name') or 'GPU'}, driver {device.get('driver') or 'unknown'}"
@@ -247,13 +246,6 @@ def environment_of(view: JobView) -> list[tuple[str, str]]:
             where = "" if len(values) == 1 and len(stages) > 1 else f"  ({', '.join(stages)})"
             rows.append((key, value + where))
     return rows
-
-
-def _attributes(resource: str) -> dict[str, Any]:
-    try:
-        return decode.mapping(json.loads(resource).get("attributes", []))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {}
 
 
 def _gpus(record: Record) -> list[dict[str, Any]]:
