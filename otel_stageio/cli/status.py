@@ -11,6 +11,7 @@ from ..reading.steps import Step
 from ..reading.text import clock, count, duration, from_to, one_line, plain, size
 from ..reading.view import UNKNOWN, JobView, StageView
 from ..semconv import GOOD_STATUSES
+from ..units import amount, percent, share
 from .terminal import Terminal
 
 _MOST_STEPS = 8
@@ -148,8 +149,9 @@ class _Tree:
         below = []
         progress = stage.progress
         if progress is not None and progress.done is not None:
-            bar = self._terminal.bar(progress.done / progress.total) if progress.total else Text()
-            below.append(Text("  ").join([bar, Text(said_of(progress))] if bar else [Text(said_of(progress))]))
+            part = share(progress.done, progress.total)
+            bar = [self._terminal.bar(part)] if part is not None else []
+            below.append(Text("  ").join([*bar, Text(said_of(progress))]))
         if stage.last_line:
             below.append(Text(one_line(stage.last_line), "dim"))
         return below
@@ -210,12 +212,7 @@ class _Tree:
 
 def said_of(progress: Progress) -> str:
     """``29 %  12 of 41 chunks``."""
-    done, total = progress.done or 0, progress.total
-    unit = f" {one_line(progress.unit)}" if progress.unit else ""
-    if not total:
-        return f"{_number(done)}{unit} done"
-    return f"{round(100 * done / total)} %  {_number(done)} of {_number(total)}{unit}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    done = progress.done or 0
+    part = share(done, progress.total)
+    said = amount(done, progress.total, one_line(progress.unit))
+    return f"{said} done" if part is None else f"{percent(part)}  {said}"

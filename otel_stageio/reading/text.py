@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from ..capture.text import clean
+from ..units import duration as duration
 from ..units import size as size
 
 #: Marks that turn the reading direction of what follows, and so of the rest of the line, and the byte order mark.
@@ -36,26 +37,6 @@ def count(number: int, noun: str) -> str:
     if number != 1:
         noun = noun[:-1] + "ies" if noun.endswith("ry") else noun + ("es" if noun.endswith("ss") else "s")
     return f"{number:,} {noun}"
-
-
-def duration(seconds: float | None) -> str:
-    """``85 ms``, ``4.2 s``, ``3 min 20 s``, ``1 h 04 min``, ``2 d 03 h``; nothing for what is not known."""
-    if seconds is None or not math.isfinite(seconds):
-        return ""
-    if seconds < 0:
-        return "-" + duration(-seconds)
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 or not seconds else "<1 ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24:02d} h"
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
