@@ -369,6 +369,11 @@ def result_of(records: list[dict[str, Any]]) -> str:
     return "success" if all(status in sc.GOOD_STATUSES for status in latest.values()) else "failed"
 
 
+def _without_its_word(run: dict[str, Any], result: str) -> str:
+    """A run that somebody owned is no success without that one's word: it was killed, perhaps before its next stage."""
+    return result if run.get("implicit") or result not in sc.GOOD_STATUSES else "crashed"
+
+
 def close(
     job: Job,
     run_id: str,
@@ -406,7 +411,7 @@ def close(
             now = runtime.clock.wall_ns()
             # Closed by its owner: over now. Found idle: over when its last stage was.
             end = now if status is not None else max([*ends, run["started_ns"]])
-            word = status or run.get("said") or result_of(records)
+            word = status or run.get("said") or _without_its_word(run, result_of(records))
             lent = None
             if status is None:  # closed by somebody else, whose service, host and process are not the run's
                 journals = [job.journal(item["stage"], item["attempt"]) for item in run.get("stages", ())]

@@ -20,6 +20,7 @@ from conftest import IN_CI
 from helpers import LIMIT, cli, environment, kill_after, run_python, start_python, write_script
 
 from otel_stageio import Manifest, Pipeline, RunRecord, StageIO, recover
+from otel_stageio import semconv as sc
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
 from otel_stageio.sinks.open_spans import LINE
@@ -73,6 +74,24 @@ def test_a_killed_stage_is_crashed_with_its_cause_and_its_last_words(tmp_path: P
     assert error.last_lines is not None
     assert [line.partition("] [INFO] ")[2] for line in error.last_lines] == [f"line {n}" for n in range(10, 30)]
     assert spans(job)["asr"]["status"]["message"].endswith("line 29")
+
+
+def test_a_pipeline_killed_between_two_stages_is_no_success(tmp_path: Path, job: Path) -> None:
+    source = """
+        import os, signal, sys
+        from otel_stageio import Pipeline
+
+        with Pipeline("subtitles", sys.argv[1], stages=["demux", "asr"]) as run:
+            with run.stage("demux"):
+                pass
+            print("between", flush=True)
+            sys.stdin.readline()
+    """
+    killed(tmp_path, job, source, OTEL_STAGEIO_CONSOLE="off")
+    assert Manifest.load(job / "01_demux").status == "success"
+    recover(job)
+    assert RunRecord.load(job).status == "crashed"
+    assert spans(job)["RUN subtitles"]["attributes"][sc.PIPELINE_RESULT] == "error"
 
 
 def test_the_spans_inside_it_are_ended_as_errors_with_the_ids_and_parents_that_they_had(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..events import iso
 from ..layout import Job
 from ..run_record import RunBase, RunRecord, former_runs
+from ..semconv import GOOD_STATUSES
 from .disk import Unreadable, json_object, tolerant
 from .text import seconds_between
-from .view import RunView, StageView, worst
+from .view import UNKNOWN, RunView, StageView, worst
 
 
 def read_runs(job: Job) -> tuple[RunRecord, list[str]]:
@@ -58,10 +59,10 @@ def run_view(run: RunBase, stages: list[StageView], owned: bool, now_ns: int) ->
         states = [stage.state for stage in mine]
         if "running" in states or (owned and not run.implicit):
             state = "running"
-        elif run.implicit:
-            state = worst(states)
         else:
-            state = "crashed"
+            state = worst(states)
+            if not run.implicit and state in (UNKNOWN, *GOOD_STATUSES):
+                state = "crashed"  # its owner is gone and has left no word: no success was reached
     ended = run.ended_at
     if ended is None and state != "running":
         ended = max((stage.ended_at for stage in mine if stage.ended_at), default=None)
