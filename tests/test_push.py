@@ -132,7 +132,7 @@ def test_since_leaves_old_jobs_alone(tmp_path: Path) -> None:
     [
         (("push",), "give job directories, or --watch ROOT"),
         (("push", "JOB"), "no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT, or give --endpoint http://localhost:4318"),
-        (("doctor",), "no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (("doctor", "--header", "nonsense"), "a header is NAME=VALUE, and number 1 is not"),
         (("push", "JOB", "--endpoint", "http://h", "--since", "tomorrow"), "--since takes 90m, 12h, 3d or a date"),
         (("push", "JOB", "--endpoint", "http://h", "--since", "999999999999d"), "--since takes 90m, 12h, 3d or a date"),
         (

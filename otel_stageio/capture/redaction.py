@@ -160,7 +160,7 @@ class Redactor:
         self.innocent: set[str] = set()
         #: How often secrets were learnt: what was found innocent before may not be so after.
         self.lessons = 0
-        self._extra = tuple(map(_compile, _split(environ.get(ENV_REDACT, ""))))
+        self._extra = tuple(map(_compile, patterns_of(environ.get(ENV_REDACT, ""))))
         self.learn(environ)
 
     def learn(self, environ: Mapping[str, str], argv: Sequence[str] = ()) -> None:
@@ -321,9 +321,9 @@ def _forms(secret: str) -> Iterator[str]:
         yield clean(form)
 
 
-def _split(patterns: str) -> list[str]:
+def patterns_of(variable: str) -> list[str]:
     """Patterns are separated by commas; the comma in ``x{8,12}`` separates nothing."""
-    return [pattern.strip() for pattern in re.split(r",(?![^{}]*\})", patterns) if pattern.strip()]
+    return [pattern.strip() for pattern in re.split(r",(?![^{}]*\})", variable) if pattern.strip()]
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -40,16 +40,24 @@ def where_to(endpoint: str | None, protocol: str | None, headers: Sequence[str])
     Raises:
         BadOption: if there are none.
     """
+    found = endpoints(endpoint=endpoint, protocol=protocol, headers=headers_of(headers))
+    if not found:
+        raise BadOption("no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT, or give --endpoint http://localhost:4318")
+    return found
+
+
+def headers_of(options: Sequence[str]) -> dict[str, str]:
+    """
+    Raises:
+        BadOption: if one is no header.
+    """
     given = {}
-    for position, header in enumerate(headers, 1):
+    for position, header in enumerate(options, 1):
         parts = re.fullmatch(r"\s*([^=:\s]+)\s*[=:](.*)", header, re.DOTALL)
         if parts is None:
             raise BadOption(f"a header is NAME=VALUE, and number {position} is not")  # it may be a credential
         given[parts[1]] = parts[2].strip()
-    found = endpoints(endpoint=endpoint, protocol=protocol, headers=given)
-    if not found:
-        raise BadOption("no endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT, or give --endpoint http://localhost:4318")
-    return found
+    return given
 
 
 def since_when(text: str, now: datetime | None = None) -> float:

@@ -46,29 +46,41 @@ def validate(
 
 
 def doctor(
+    job: Annotated[
+        str | None,
+        typer.Argument(metavar="[JOB]", help="Whose file system; by default OUTPUT_DIR's or the current one."),
+    ] = None,
     endpoint: EndpointOption = None,
     protocol: ProtocolOption = None,
     header: HeaderOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say what is wrong with the endpoint: name, port, TLS, credentials, path, protocol; exit code 1 if anything is.
+    """Say what is wrong, and what to do: versions, settings, file system and locks, redaction, GPU, endpoint.
 
-    Ends with an empty export request for each signal; no data is sent.
+    Locks, renames and redaction are really tried, and the endpoint gets an empty export request for each signal; no
+    data is sent. Exit code 1 if anything is an error; a warning is none. With --endpoint and no JOB, the question is
+    about that endpoint alone: name, port, TLS, credentials, path, protocol.
 
     \b
     Examples:
       otel-stageio doctor
+      otel-stageio doctor out/job1 --json
       otel-stageio doctor --endpoint https://otel.example.com --header "Authorization=Bearer abc"
     """
     with answering(json):
-        from ..doctor import examine
-        from ..push import BadOption, where_to
+        from ...delivery.settings import endpoints
+        from ..doctor import examine, examine_all
+        from ..push import BadOption, headers_of
 
         try:
-            where = where_to(endpoint, protocol.value if protocol else None, header or [])
+            headers = headers_of(header or [])
         except BadOption as error:
             raise typer.BadParameter(str(error)) from error
-        good = examine(where, json=json)
+        where = endpoints(endpoint=endpoint, protocol=protocol.value if protocol else None, headers=headers)
+        if endpoint is not None and job is None:
+            good = examine(where, json=json)
+        else:
+            good = examine_all(job, where, json=json)
     if not good:
         raise typer.Exit(1)
 
