@@ -41,7 +41,10 @@ app.command(context_settings=_HELP)(run)
 for command in (
     look.status,
     look.show,
+    look.logs,
     look.trace,
+    look.runs,
+    look.diff,
     look.report,
     check.validate,
     act.push,

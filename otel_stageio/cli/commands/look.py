@@ -118,3 +118,117 @@ def report(
         from ..report import write_report
 
         write_report(job, output)
+
+
+def logs(
+    job: JobArgument,
+    stage: Annotated[
+        str | None,
+        typer.Argument(metavar="[STAGE]", help="A stage: asr, 06_asr or 6; or pipeline.", show_default=False),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="The last 10 records, then what comes, until the run is over.")
+    ] = False,
+    level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="Only this level and those above it: info, warning, error.")
+    ] = None,
+    grep: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Only records with a match in their text; (?i) ignores case.")
+    ] = None,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Only the last N records.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Earlier runs and attempts too.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="A JSON object on a line for each record, for programs.")
+    ] = False,
+) -> None:
+    """Show what the stages of a job say, all of them in the order of time: DEBUG and above, of the newest run.
+
+    With --follow it ends when the run is over or at Ctrl-C; stages that begin later and logs that are replaced are
+    followed too. Times are those of the logs, local where the stage ran.
+
+    \b
+    Examples:
+      otel-stageio logs out/job1
+      otel-stageio logs out/job1 asr --level warning --all
+      otel-stageio logs out/job1 -f --grep 'chunk \\d+'
+      otel-stageio logs out/job1 --json | jq -r 'select(.level == "ERROR") | .text'
+    """
+    import re
+
+    from ...levels import level_number
+
+    lowest = 0 if level is None else level_number(level)
+    if lowest is None:
+        raise typer.BadParameter(f"--level takes debug, info, warning, error or a number, not {level!r}")
+    try:
+        pattern = re.compile(grep) if grep is not None else None
+    except re.error as error:
+        raise typer.BadParameter(f"--grep takes a regular expression, and {grep!r} is none: {error}") from error
+    try:
+        with answering(json):
+            from ..logs import show_logs
+
+            if follow and tail is None:
+                tail = 10
+            show_logs(
+                job, stage, level=lowest, pattern=pattern, tail=tail, follow=follow, every_run=every, as_json=json
+            )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def runs(job: JobArgument, json: JsonOption = False) -> None:
+    """List the runs of a job, the newest first: how each ended, when, for how long, and how its stages did.
+
+    \b
+    Examples:
+      otel-stageio runs out/job1
+      otel-stageio runs out/job1 --json | jq -r '.runs[] | [.number, .state, .trace_id] | @tsv'
+    """
+    with answering(json):
+        from ...reading.job import read_job
+        from ..runs import document_of, show_runs
+        from ..terminal import Terminal, document
+
+        view = read_job(job, steps=False)
+        if json:
+            document(document_of(view))
+        else:
+            show_runs(view, Terminal())
+
+
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="Job directory; out/job1@2 is its run 2.")],
+    after: Annotated[
+        str | None, typer.Argument(metavar="[B]", help="Another; without it, A's newest run is B.", show_default=False)
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Argument(metavar="[STAGE]", help="Only this stage: asr, 06_asr or 6.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Say what differs between two jobs, or two runs of one: config, inputs, versions, outputs, durations, resources.
+
+    What changed first is said first: the earliest stage with another input, configuration or version. With one job, its
+    newest run is compared with the one before. A stage that a run did not run again stands as it was left. Exit code 0
+    if nothing differs, 1 if something does; a duration or a resource within 10 % is no difference.
+
+    \b
+    Examples:
+      otel-stageio diff out/job1
+      otel-stageio diff out/job1@1 out/job1@3 asr
+      otel-stageio diff out/job1 out/job2 --json | jq -r .first.stage
+    """
+    with answering(json):
+        from ..diff import compare, document_of, show_difference
+        from ..terminal import Terminal, document
+
+        found = compare(before, after, stage)
+        if json:
+            document(document_of(found))
+        else:
+            show_difference(found, Terminal())
+    if found.differs:
+        raise typer.Exit(1)
