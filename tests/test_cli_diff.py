@@ -214,6 +214,7 @@ def test_a_configured_path_is_the_same_in_both_jobs() -> None:
     before, after = {"config": {"in": ["/x/a/1.wav"]}}, {"config": {"in": ["/x/b/1.wav"]}}
     assert changes(before, after, root_before="/x/a", root_after="/x/b") == []
     assert changes(before, after) == [("config", "in", ["/x/a/1.wav"], ["/x/b/1.wav"])]
+    assert changes(before, before, root_before="/x/a", root_after="/x/b") == []
 
 
 @pytest.mark.parametrize(

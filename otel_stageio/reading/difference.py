@@ -108,7 +108,11 @@ def _mappings(kind: str, before: Mapping[str, Any], after: Mapping[str, Any], ol
     was, now = dict(_flat(before)), dict(_flat(after))
     keys = dict.fromkeys([*was, *now])
     pairs = ((key, was.get(key), now.get(key)) for key in keys)  # null is as good as nothing
-    return [Change(kind, *pair) for pair in pairs if not _same(old.value(pair[1]), new.value(pair[2]))]
+    return [
+        Change(kind, key, one, other)
+        for key, one, other in pairs
+        if not _same(one, other) and not _same(old.value(one), new.value(other))
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
