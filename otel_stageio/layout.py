@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 #: Stage directories in order; the number is the position.
@@ -177,17 +178,27 @@ def spooled_attempts(job: Job) -> dict[str, list[int]]:
     return found
 
 
-def find_jobs(root: str) -> Iterator[str]:
-    """Job directories at any depth; what lies inside a job is not searched, and links are not followed."""
+def find_jobs(root: str, also: Callable[[str, list[str]], bool] | None = None) -> Iterator[str]:
+    """Job directories at any depth; what lies inside a job is not searched, and links are not followed.
+
+    Args:
+        also: says of another directory, by the names of the directories in it, whether it is a job too.
+    """
     places = [root]
     while places:
         place = places.pop()
         try:
+            if stat.S_ISDIR(os.lstat(f"{place}{os.sep}.stageio").st_mode):
+                yield place
+                continue
+        except (OSError, ValueError):
+            pass
+        try:
             with os.scandir(place) as entries:
-                inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except (OSError, ValueError):
             continue
-        if os.path.join(place, ".stageio") in inner:
+        if also is not None and also(place, names):
             yield place
         else:
-            places += [path for path in inner if not os.path.basename(path).startswith(".")]
+            places += [os.path.join(place, name) for name in names if not name.startswith(".")]

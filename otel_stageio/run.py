@@ -96,15 +96,16 @@ def _read(job: Job) -> dict[str, Any]:
         content = json.loads(job.run_record.read_bytes())
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return {}
-    return content if _is_whole(content) else {}
+    return content if is_whole(content) else {}
 
 
-def _is_whole(content: Any) -> bool:
+def is_whole(content: Any) -> bool:
     """Whether this is a run record in which everything is what the code here takes it for."""
     if not isinstance(content, dict) or content.get("kind") != KIND:
         return False
-    if any(type(content.get(name)) is not kind for name, kind in _NEEDED.items()):
-        return False
+    for name, kind in _NEEDED.items():
+        if type(content.get(name)) is not kind:
+            return False
     lists = (content.get("earlier", []), content.get("stages", []))
     if not all(isinstance(items, list) and all(isinstance(item, dict) for item in items) for items in lists):
         return False
@@ -150,7 +151,7 @@ def finished(job: Job) -> Iterator[dict[str, Any]]:
             content = json.loads(job.former_run(number).read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
-        if _is_whole(content):
+        if is_whole(content):
             yield content
 
 

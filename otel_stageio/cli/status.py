@@ -11,7 +11,7 @@ from ..reading.steps import Step
 from ..reading.text import clock, count, duration, from_to, one_line, plain, size
 from ..reading.view import UNKNOWN, JobView, StageView
 from ..semconv import GOOD_STATUSES
-from ..units import amount, percent, share
+from ..units import amount, percent, seconds_left, share
 from .terminal import Terminal
 
 _MOST_STEPS = 8
@@ -23,15 +23,11 @@ _DEEPEST = 2
 
 def show_status(job: JobView, terminal: Terminal) -> None:
     header(job, terminal)
-    tree = _Tree(terminal, job)
-    rows: list[StageView | str] = [*job.stages, *job.pending]
-    if not rows:
+    tree = Tree(terminal, job)
+    if not tree.rows:
         terminal.line("  ", ("no stage has begun", "dim"))
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, StageView):
-            tree.stage(row, last=number == len(rows))
-        else:
-            tree.pending(row, last=number == len(rows))
+    for row in tree.rows:
+        tree.row(row)
     earlier(job, terminal)
     trouble(job, terminal)
 
@@ -102,8 +98,11 @@ def trouble(job: JobView, terminal: Terminal) -> None:
     terminal.columns([[Text("!", "bold yellow"), plain(problem)] for problem in problems])
 
 
-class _Tree:
+class Tree:
+    """Attributes: ``rows`` are the stages, and the names of those that have not begun."""
+
     def __init__(self, terminal: Terminal, job: JobView) -> None:
+        self.rows: list[StageView | str] = [*job.stages, *job.pending]
         self._terminal = terminal
         self._run = job.run.number if job.run else None
         self._running = job.state == "running"
@@ -114,7 +113,14 @@ class _Tree:
         self._state = min(max((cell_len(stage.state) for stage in job.stages), default=0), _LONGEST_STATE)
         self._seconds = max([len(duration(stage.seconds)) for stage in job.stages], default=0)
 
-    def stage(self, stage: StageView, *, last: bool) -> None:
+    def row(self, row: StageView | str) -> None:
+        last = row is self.rows[-1]
+        if isinstance(row, StageView):
+            self._stage(row, last=last)
+        else:
+            self._pending(row, last=last)
+
+    def _stage(self, stage: StageView, *, last: bool) -> None:
         terminal = self._terminal
         head = Text.assemble(
             (self._end if last else self._branch, "dim"),
@@ -143,20 +149,26 @@ class _Tree:
         self._steps(stage.steps, guide)
 
     def _below(self, stage: StageView) -> list[Text]:
-        """How far it is or was, and what it said last, where that says something."""
+        """How far it is or was, what it uses, and what it said last, where that says something."""
         if stage.state in GOOD_STATUSES:
             return []
         below = []
         progress = stage.progress
         if progress is not None and progress.done is not None:
             part = share(progress.done, progress.total)
-            bar = [self._terminal.bar(part)] if part is not None else []
-            below.append(Text("  ").join([*bar, Text(said_of(progress))]))
+            said = [self._terminal.bar(part)] if part is not None else []
+            said.append(Text(said_of(progress)))
+            left = seconds_left(progress.done, progress.total, stage.seconds) if stage.state == "running" else None
+            if left is not None:
+                said.append(Text(f"{duration(left)} left"))
+            below.append(Text("  ").join(said))
+        if stage.now is not None and str(stage.now):
+            below.append(Text(str(stage.now), "dim"))
         if stage.last_line:
             below.append(Text(one_line(stage.last_line), "dim"))
         return below
 
-    def pending(self, name: str, *, last: bool) -> None:
+    def _pending(self, name: str, *, last: bool) -> None:
         label = "to come" if self._running else "not reached"
         self._terminal.line(
             (self._end if last else self._branch, "dim"), self._terminal.glyph("pending"), "    ",

@@ -30,11 +30,16 @@ class CannotAnswer(Exception):
     """What was asked about is no job, or cannot be read; says what it is instead."""
 
 
-def read_job(path: str, *, steps: bool = True) -> JobView:
+class NoJobYet(CannotAnswer):
+    """There is nothing that could not become a job in a moment."""
+
+
+def read_job(path: str, *, steps: bool = True, close: bool = True) -> JobView:
     """Read a job.
 
     Args:
         steps: read the inner spans too.
+        close: write the end of what has died, where the disk lets us; without it nothing is written.
 
     Raises:
         CannotAnswer: with a sentence for the user.
@@ -42,7 +47,7 @@ def read_job(path: str, *, steps: bool = True) -> JobView:
     job = Job(path)
     check_job(job, path)
     view = _read(job, path, steps)
-    if _is_dead(view) and os.access(job.spool, os.W_OK) and not job.machinery.is_symlink():
+    if close and is_dead(view) and os.access(job.spool, os.W_OK) and not job.machinery.is_symlink():
         close_dead(job)
         view = _read(job, path, steps)
     return view
@@ -70,7 +75,7 @@ def check_job(job: Job, path: str) -> None:
     try:
         names = os.listdir(job.root)
     except FileNotFoundError:
-        raise CannotAnswer(f"{path} does not exist") from None
+        raise NoJobYet(f"{path} does not exist") from None
     except NotADirectoryError:
         raise CannotAnswer(f"{path} is a file; expected a job directory") from None
     except OSError as error:
@@ -83,15 +88,16 @@ def check_job(job: Job, path: str) -> None:
             f"{path} is the directory of a stage; ask about its job: otel-stageio show {job.base.parent} {stage}"
         )
     if not names:
-        raise CannotAnswer(f"{path} is empty: no stage has run there yet")
+        raise NoJobYet(f"{path} is empty: no stage has run there yet")
     inside = [name for name in sorted(names) if not name.startswith(".") and is_job(Job(job.root / name))]
     if inside:
         first = ", ".join(inside[:3]) + (", …" if len(inside) > 3 else "")
         raise CannotAnswer(f"{path} is no job, but holds {count(len(inside), 'job')}: {first}")
-    raise CannotAnswer(f"{path} is no job: it has neither .stageio/ nor a stage directory such as 06_asr/")
+    raise NoJobYet(f"{path} is no job: it has neither .stageio/ nor a stage directory such as 06_asr/")
 
 
-def _is_dead(view: JobView) -> bool:
+def is_dead(view: JobView) -> bool:
+    """Whether something of it has died, and nobody has closed it."""
     return any(stage.died for stage in view.stages) or (
         view.run is not None and not view.run.closed and not view.run.implicit and view.run.state != "running"
     )

@@ -47,6 +47,21 @@ def run_number(record: RunRecord | None, stage: str, attempt: int, run_id: str |
     return None
 
 
+def state_of_open(states: list[str], *, implicit: bool, owned: bool) -> str:
+    """How a run stands that nobody has closed.
+
+    Args:
+        states: of its stages, by now.
+        owned: whether its owner is alive.
+    """
+    if "running" in states or (owned and not implicit):
+        return "running"
+    state = worst(states)
+    if not implicit and state in (UNKNOWN, *GOOD_STATUSES):
+        return "crashed"  # its owner is gone and has left no word: no success was reached
+    return state
+
+
 def run_view(run: RunBase, stages: list[StageView], owned: bool, now_ns: int) -> RunView:
     """
     Args:
@@ -56,13 +71,7 @@ def run_view(run: RunBase, stages: list[StageView], owned: bool, now_ns: int) ->
     closed = run.status != "running"
     state = run.status
     if not closed:
-        states = [stage.state for stage in mine]
-        if "running" in states or (owned and not run.implicit):
-            state = "running"
-        else:
-            state = worst(states)
-            if not run.implicit and state in (UNKNOWN, *GOOD_STATUSES):
-                state = "crashed"  # its owner is gone and has left no word: no success was reached
+        state = state_of_open([stage.state for stage in mine], implicit=run.implicit, owned=owned)
     ended = run.ended_at
     if ended is None and state != "running":
         ended = max((stage.ended_at for stage in mine if stage.ended_at), default=None)

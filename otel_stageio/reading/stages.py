@@ -11,6 +11,7 @@ from ..manifest import Manifest
 from ..run_record import RunRecord
 from ..runtime import runtime
 from .disk import Unreadable, entries, folded, journal, json_object, last_line, lives, tolerant
+from .now import used_now
 from .original import Root, normalised
 from .runs import run_number
 from .steps import steps_of
@@ -173,6 +174,7 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     view.seconds = record.duration_seconds
     if state == "running":
         view.seconds = seconds_between(view.started_at, iso(runtime.clock.wall_ns()))
+        view.now = used_now(job, name, view.attempt)
     elif view.seconds is None:
         view.seconds = seconds_between(view.started_at, view.ended_at)
     if state in ("running", "crashed", "lost", "timeout"):

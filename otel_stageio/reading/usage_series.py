@@ -40,7 +40,7 @@ def read_usage(job: Job, stage: str, attempt: int) -> dict[Key, list[tuple[int, 
     if path is None or not path.is_file():
         return {}
     for request in decode.Lines(path):
-        for key, time_ns, value in _points(request):
+        for key, time_ns, value in points(request):
             series = found.setdefault(key, {})
             if key.metric in _SUMMED:
                 value += series.get(time_ns, 0.0)
@@ -48,7 +48,8 @@ def read_usage(job: Job, stage: str, attempt: int) -> dict[Key, list[tuple[int, 
     return {key: sorted(series.items()) for key, series in found.items()}
 
 
-def _points(request: dict[str, Any]) -> Iterator[tuple[Key, int, float]]:
+def points(request: dict[str, Any]) -> Iterator[tuple[Key, int, float]]:
+    """The points in one line of a metrics file, of the metrics in :data:`WANTED`: key, time in nanoseconds, value."""
     for metric in _metrics(request):
         name = metric.get("name")
         if name not in WANTED:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..manifest import Manifest, Progress, Record
 from ..semconv import GOOD_STATUSES
+from .now import UsedNow
 from .sent import DeliveryView
 from .steps import Step
 from .text import strict
@@ -31,6 +32,7 @@ class StageView:
         seconds: how long it took, or has been running.
         message: why it is so, where it is not simply a success: error, cause or reason for skipping.
         last_line: of the log, for a stage that is running or died.
+        now: what it uses at the moment, for a stage that is running.
         problems: what is wrong with its files.
         died: the record says ``running``, the process is gone, and nobody has closed it.
     """
@@ -47,6 +49,7 @@ class StageView:
     message: str = ""
     progress: Progress | None = None
     last_line: str = ""
+    now: UsedNow | None = None
     inputs: int = 0
     outputs: int = 0
     warnings: int = 0
@@ -61,9 +64,10 @@ class StageView:
         content = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("record", "steps", "died", "progress")
+            if field.name not in ("record", "steps", "died", "progress", "now")
         }
         content["progress"] = self.progress.model_dump() if self.progress else None
+        content["now"] = dataclasses.asdict(self.now) if self.now else None
         content["steps"] = [dataclasses.asdict(step) for step in self.steps]
         if record:
             content["record"] = self.record.model_dump(mode="python", exclude_unset=True)

@@ -9,26 +9,68 @@ import typer
 from .common import JobArgument, JsonOption, answering
 
 
-def status(job: JobArgument, json: JsonOption = False) -> None:
-    """Say how a job stands: its run, its stages, what each was made of, and why it stopped.
+def status(
+    job: Annotated[
+        str, typer.Argument(metavar="JOB|ROOT", help="Job directory, or a directory of jobs.", show_default=False)
+    ],
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again whenever it has changed, until the run is over.")
+    ] = False,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="WORD", help="Of a ROOT, only jobs in this state; may be repeated."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", metavar="N", min=0, help="Of a ROOT, N jobs, 0 for all; else 30.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document instead, for programs; with --watch one a line.")
+    ] = False,
+) -> None:
+    """Say how a job stands: its run, its stages, what each was made of, and why it stopped. Of a ROOT, how its jobs do.
 
-    A stage whose process is gone is closed as crashed, here as at the start of the next stage.
+    A stage whose process is gone is closed as crashed, here as at the start of the next stage; a ROOT is only read.
+    --watch waits for a job that is not there yet, and ends with exit code 0 if its run went well, 1 if not, 130 at
+    Ctrl-C. In a pipe it prints a line for each change.
 
     \b
     Examples:
       otel-stageio status out/job1
+      otel-stageio status out/job1 --watch
+      otel-stageio status out --state failed --state crashed
       otel-stageio status out/job1 --json | jq -r .state
     """
-    with answering(json):
-        from ...reading.job import read_job
-        from ..status import show_status
-        from ..terminal import Terminal, document
+    good = True
+    try:
+        with answering(json):
+            from ...reading.job import read_job
+            from ..jobs import ROWS, document_of, is_root, read_jobs, show_jobs
+            from ..status import show_status
+            from ..terminal import Terminal, document
 
-        view = read_job(job)
-        if json:
-            document(view.document(records=False))
-        else:
-            show_status(view, Terminal())
+            rows = ROWS if limit is None else limit
+            if watch:
+                from ..watch import watch as watch_it
+
+                good = watch_it(job, set(state or ()), rows, as_json=json)
+            elif is_root(job):
+                jobs = read_jobs(job, set(state or ()), rows)
+                if json:
+                    document(document_of(jobs))
+                else:
+                    show_jobs(jobs, Terminal())
+            else:
+                view = read_job(job)
+                if state or limit is not None:
+                    raise typer.BadParameter(f"--state and --limit go with a directory of jobs, and {job} is one job")
+                if json:
+                    document(view.document(records=False))
+                else:
+                    show_status(view, Terminal())
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if not good:
+        raise typer.Exit(1)
 
 
 def show(

@@ -1,0 +1,98 @@
+"""``status ROOT`` over ten thousand jobs: one of each kind is made by real stages, and the others are copies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from otel_stageio import Pipeline
+from otel_stageio.layout import STAGES, find_jobs
+
+from .measure import Result, Scale
+
+#: Kind -> how many of a hundred jobs are of it; the others ended well and were closed.
+_SHARES = {"failed": 3, "crashed": 2, "open": 15}
+#: Jobs that really run meanwhile.
+_RUNNING = 20
+_TEMPLATE = """
+import os, sys
+from otel_stageio import Pipeline, StageIO
+
+kind, job, stages = sys.argv[1], sys.argv[2], sys.argv[3:]
+
+def work(stage, io):
+    log = io.get_stage_logger()
+    for number in range(10):
+        log.info("line %d", number)
+    io.set_config({"model": "large-v3", "beam_size": 5})
+    io.track_output(io.save_json({"text": "x" * 1000}, "segments.json"), "transcript")
+    if kind == "failed" and stage == "asr":
+        raise RuntimeError("CUDA out of memory")
+    if kind == "crashed" and stage == "asr":
+        os.kill(os.getpid(), 9)
+
+if kind == "open":  # nobody owned the run, and nobody has found it idle
+    for stage in stages:
+        with StageIO(stage, job) as io:
+            work(stage, io)
+    os.kill(os.getpid(), 9)
+with Pipeline("subtitles", job, stages=stages) as run:
+    for stage in stages:
+        with run.stage(stage) as io:
+            work(stage, io)
+"""
+
+
+def make_jobs(root: Path, number: int) -> None:
+    """So many jobs of twelve stages below ``root``. Only the run records are files of their own: it has to be quick."""
+    templates = root.parent / "templates"
+    for kind in ("closed", *_SHARES):
+        words = [sys.executable, "-c", _TEMPLATE, kind, str(templates / kind), *STAGES]
+        quiet = {**os.environ, "OTEL_STAGEIO_CONSOLE": "off"}
+        subprocess.run(words, env=quiet, stderr=subprocess.DEVNULL, check=False)
+    kinds = [kind for kind, share in _SHARES.items() for _ in range(share)]
+    for at in range(number):
+        kind = kinds[at % 100] if at % 100 < len(kinds) else "closed"
+        shutil.copytree(templates / kind, root / f"{at // 1000:02d}" / f"job{at:05d}", copy_function=_copy)
+
+
+def _copy(source: str, target: str) -> None:
+    if source.endswith("run.json"):
+        shutil.copy(source, target)
+    else:
+        os.link(source, target)
+
+
+@contextmanager
+def running(root: Path) -> Iterator[None]:
+    os.environ["OTEL_STAGEIO_CONSOLE"] = "off"
+    with ExitStack() as stack:
+        for number in range(_RUNNING):
+            run = stack.enter_context(Pipeline("subtitles", root / f"running{number}", stages=STAGES))
+            stack.enter_context(run.stage("asr")).progress(number, _RUNNING, "chunks")
+        yield
+
+
+def jobs(where: Path, scale: Scale) -> Iterator[Result]:
+    root = where / "out"
+    root.mkdir()
+    make_jobs(root, scale.files)
+    words = [sys.executable, "-m", "otel_stageio", "status", str(root)]
+    ours, theirs = [], []
+    with running(root):
+        for _ in range(min(scale.repetitions, 7)):
+            began = time.perf_counter()
+            subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+            ours.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            for path in find_jobs(str(root)):
+                (Path(path) / ".stageio" / "run.json").read_bytes()
+            theirs.append(time.perf_counter() - began)
+    what = f"status of a directory with {scale.files:,} jobs"
+    yield Result("jobs", what, "finding them, reading run.json", ours, theirs, limit=2.0)

@@ -1,0 +1,192 @@
+"""``otel-stageio status ROOT``: the jobs below a directory, as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections import Counter
+from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from ..layout import Job
+from ..reading.job import CannotAnswer, check_job, is_job
+from ..reading.jobs import Closer, JobSummary, look_closer, summaries
+from ..reading.text import clock, duration, one_line, plain
+from ..reading.view import StageView
+from ..semconv import GOOD_STATUSES
+from ..units import seconds_left
+from .status import said_of
+from .terminal import Terminal
+
+#: Rows of the table, unless it is told otherwise.
+ROWS = 30
+_LONGEST_JOB, _LONGEST_PIPELINE = 36, 20
+#: What is worth a look comes first.
+_ORDER = ("running", "failed", "crashed", "lost", "timeout", "cancelled", "incomplete")
+
+
+@dataclasses.dataclass
+class Jobs:
+    """Attributes:
+    counts: jobs by state, all of them.
+    states: what was asked for; empty for all.
+    rows: those that are shown, the newest first.
+    left_out: how many more would be in the table.
+    dead: how many have something that died and nobody has closed.
+    """
+
+    root: str
+    counts: dict[str, int]
+    states: set[str]
+    rows: list[tuple[JobSummary, Closer]]
+    left_out: int
+    dead: int
+
+
+def is_root(path: str) -> bool:
+    """Whether a path is a directory, and no job itself, but has jobs below it."""
+    job = Job(path)
+    return "\0" not in path and job.root.is_dir() and not is_job(job) and next(summaries(path), None) is not None
+
+
+def read_jobs(root: str, states: set[str], limit: int) -> Jobs:
+    """
+    Args:
+        states: only jobs in one of these; empty for all.
+        limit: show so many; 0 for all.
+
+    Raises:
+        CannotAnswer: if there is no job, with what is there instead.
+    """
+    found = list(summaries(root))
+    if not found:
+        check_job(Job(root), root)
+        raise CannotAnswer(f"there is no job below {root}")
+    counts = Counter(job.state for job in found)
+    wanted = [job for job in found if job.state in states] if states else found
+    wanted.sort(key=lambda job: (-job.began, job.path))
+    shown = wanted[:limit] if limit else wanted
+    rows = [(job, look_closer(job)) for job in shown]
+    ordered = sorted(counts, key=lambda state: (_ORDER.index(state) if state in _ORDER else len(_ORDER), state))
+    dead = sum(job.dead for job in found)
+    return Jobs(root, {state: counts[state] for state in ordered}, states, rows, len(wanted) - len(shown), dead)
+
+
+def document_of(jobs: Jobs) -> dict[str, Any]:
+    """For ``--json``."""
+    return {
+        "root": jobs.root,
+        "jobs": [_row(jobs.root, job, closer) for job, closer in jobs.rows],
+        "left_out": jobs.left_out,
+        "states": jobs.counts,
+        "dead": jobs.dead,
+    }
+
+
+def _row(root: str, job: JobSummary, closer: Closer) -> dict[str, Any]:
+    return {
+        "job": job.path,
+        "name": os.path.relpath(job.path, root),
+        "pipeline": job.pipeline,
+        "state": job.state,
+        "started_at": job.started_at,
+        "ended_at": job.ended_at if job.state != "running" else None,
+        "seconds": closer.seconds,
+        "stages": [
+            {
+                "name": stage.name,
+                "state": stage.state,
+                "message": stage.message,
+                "progress": stage.progress.model_dump() if stage.progress else None,
+            }
+            for stage in closer.stages
+        ],
+        "next": closer.pending or None,
+    }
+
+
+def show_jobs(jobs: Jobs, terminal: Terminal) -> None:
+    _summary(jobs, terminal)
+    table = _Table(jobs, terminal)
+    for job, closer in jobs.rows:
+        table.row(job, closer)
+    if jobs.states and not jobs.rows:
+        terminal.line((f"  none of them is {' or '.join(sorted(map(plain, jobs.states)))}", "dim"))
+    if jobs.left_out:
+        filtered = "" if jobs.states else ", --state failed those that failed"
+        terminal.line((f"  {jobs.left_out:,} more; --limit 0 shows all{filtered}", "dim"))
+    if jobs.dead:
+        what = "1 job has died and is not closed" if jobs.dead == 1 else f"{jobs.dead:,} jobs have died, not closed yet"
+        terminal.line(("!", "bold yellow"), f" {what}: otel-stageio recover {plain(shlex.quote(jobs.root))}")
+
+
+def _summary(jobs: Jobs, terminal: Terminal) -> None:
+    """``7 running, 3 failed, 9,990 success``."""
+    parts: list[Text] = []
+    for state, number in jobs.counts.items():
+        parts.append(Text.assemble(f"{number:,} ", terminal.state(state)))
+    terminal.line(Text(", ").join(parts), ("  in ", "dim"), (plain(jobs.root), "dim"))
+
+
+class _Table:
+    def __init__(self, jobs: Jobs, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._root = jobs.root
+        names = [one_line(os.path.relpath(job.path, jobs.root)) for job, _ in jobs.rows]
+        pipelines = {one_line(job.pipeline) for job, _ in jobs.rows if not self._named(job)}
+        self._name = min(max(map(cell_len, names), default=0), _LONGEST_JOB)
+        #: Where all have one name it says nothing.
+        several = len(pipelines) > 1
+        self._pipeline = min(max(map(cell_len, pipelines)), _LONGEST_PIPELINE) if several else 0
+        self._state = max((terminal.state(job.state).cell_len for job, _ in jobs.rows), default=0)
+        self._seconds = max((len(duration(closer.seconds)) for _, closer in jobs.rows), default=0)
+
+    def _named(self, job: JobSummary) -> bool:
+        """Whether its pipeline is called as its directory is: nobody has given it a name."""
+        return job.pipeline == os.path.basename(job.path)
+
+    def row(self, job: JobSummary, closer: Closer) -> None:
+        terminal = self._terminal
+        began = clock(job.started_at)
+        parts = [
+            self._column(Text(one_line(os.path.relpath(job.path, self._root)), "bold"), self._name),
+            *([self._column(self._of(job), self._pipeline)] if self._pipeline else []),
+            self._column(terminal.state(job.state), self._state),
+            Text(f"{duration(closer.seconds):>{self._seconds}}"),
+            Text(began[:-3] if len(began) == 19 else began, "dim"),
+        ]
+        head = Text.assemble(terminal.glyph(job.state), " ", Text("  ").join(parts))
+        where = self._where(closer)
+        if where and head.cell_len + 2 + where.cell_len <= terminal.width:
+            terminal.line(head, "  ", where)
+            return
+        terminal.line(terminal.fit(head, terminal.width))
+        if where:
+            terminal.line(terminal.fit(Text.assemble("    ", where), terminal.width))
+
+    def _of(self, job: JobSummary) -> Text:
+        return Text("" if self._named(job) else one_line(job.pipeline), "dim")
+
+    def _column(self, text: Text, width: int) -> Text:
+        cut = self._terminal.fit(text, width)
+        return Text.assemble(cut, " " * (width - cut.cell_len))
+
+    def _where(self, closer: Closer) -> Text:
+        if closer.pending:
+            return Text.assemble("before ", (one_line(closer.pending), "bold"))
+        return Text(", ").join(self._stand(stage) for stage in closer.stages)
+
+    def _stand(self, stage: StageView) -> Text:
+        said = Text.assemble((one_line(stage.name), "bold"))
+        if stage.state not in ("running", *GOOD_STATUSES):
+            message = one_line(stage.message)
+            return said.append(f": {message}" if message else f": {one_line(stage.state)}", "red")
+        progress = stage.progress
+        if progress is None or progress.done is None:
+            return said
+        said.append(f"  {said_of(progress)}")
+        left = seconds_left(progress.done, progress.total, stage.seconds)
+        return said.append(f"  {duration(left)} left") if left is not None else said

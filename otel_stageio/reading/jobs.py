@@ -1,0 +1,247 @@
+"""Many jobs at a glance: how each stands, from as little of it as will do. Ten thousand take about a second.
+
+Of a job whose run is closed that is ``run.json``; of one whose run is not, the last words of its stages' journals as
+well. What this says of a job is what :func:`otel_stageio.reading.job.read_job` says; :func:`look_closer` asks it, for
+the few that are shown with more. Nothing here writes: what has died is called so, and stays for ``recover``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import run as runs
+from .. import semconv as sc
+from ..layout import Job, find_jobs, safe_name
+from ..life import seize
+from ..runtime import boot_id
+from ..sinks.files import is_locked, open_to_read
+from ..sinks.manifest_file import ManifestFile
+from .disk import lives
+from .job import CannotAnswer, is_dead, is_job, read_job
+from .runs import state_of_open
+from .text import moment, seconds_between
+from .view import UNKNOWN, JobView, StageView
+
+#: The end of a journal in which its last word is looked for.
+_TAIL = 16 * 1024
+#: Its beginning, with what it says of where it was written.
+_HEAD = 64 * 1024
+_ENDED = f'"eventName":"{sc.EVENT_ENDED}"'.encode()
+_STATUS = re.compile(rb'"key":"' + re.escape(sc.STAGE_STATUS.encode()) + rb'","value":\{"stringValue":"([^"\\]*)"')
+_STAGE_DIRECTORY = re.compile(r"\d\d_.")
+
+
+@dataclasses.dataclass
+class JobSummary:
+    """One job of many.
+
+    Attributes:
+        state: a status word, as for :class:`~otel_stageio.reading.view.JobView`.
+        began: seconds since 1970; 0 where nothing says.
+        dead: something of it has died, and nobody has closed it.
+        plain: it ended well and was closed; there is no more to say of it.
+    """
+
+    path: str
+    pipeline: str
+    state: str
+    started_at: str | None
+    ended_at: str | None
+    began: float = 0.0
+    dead: bool = False
+    plain: bool = False
+
+
+@dataclasses.dataclass
+class Closer:
+    """What is said of a job that is shown.
+
+    Attributes:
+        stages: where it stands: what is running, or else what did not end well.
+        pending: the stage that it did not come to, where no stage is to blame.
+    """
+
+    seconds: float | None
+    stages: list[StageView] = dataclasses.field(default_factory=list)
+    pending: str = ""
+
+
+def summaries(root: str) -> Iterator[JobSummary]:
+    """Every job at or below a directory, in no order; the original's too."""
+    for path in find_jobs(root, _originals):
+        found = _summary(path)
+        if found is not None:
+            yield found
+
+
+def look_closer(summary: JobSummary) -> Closer:
+    """Where a job stands, and for how long."""
+    if summary.plain:
+        return Closer(seconds_between(summary.started_at, summary.ended_at))
+    try:
+        view = read_job(summary.path, steps=False, close=False)
+    except CannotAnswer:  # it is gone by now
+        return Closer(None)
+    mine = [stage for stage in view.stages if view.run is None or stage.run == view.run.number]
+    running = [stage for stage in mine if stage.state == "running"]
+    stages = running or [stage for stage in mine if stage.state not in (*sc.GOOD_STATUSES, UNKNOWN)]
+    stopped = not stages and view.state not in sc.GOOD_STATUSES
+    return Closer(_seconds(view), stages, view.pending[0] if stopped and view.pending else "")
+
+
+def _seconds(view: JobView) -> float | None:
+    if view.run is not None:
+        return view.run.seconds
+    starts, ends = _times(view)
+    return seconds_between(starts[0], ends[-1]) if starts and ends else None
+
+
+def _times(view: JobView) -> tuple[list[str], list[str]]:
+    starts = [stage.started_at for stage in view.stages if stage.started_at]
+    ends = [stage.ended_at for stage in view.stages if stage.ended_at]
+    return sorted(starts, key=_epoch), sorted(ends, key=_epoch)
+
+
+def _epoch(stamp: str) -> float:
+    parsed = moment(stamp)
+    return parsed.timestamp() if parsed is not None else 0.0
+
+
+def _originals(place: str, names: list[str]) -> bool:
+    likely = "logs" in names or any(map(_STAGE_DIRECTORY.match, names))
+    return (likely or os.path.lexists(os.path.join(place, "manifest.json"))) and is_job(Job(place))
+
+
+def _summary(path: str) -> JobSummary | None:
+    run = _run_record(f"{path}{os.sep}.stageio{os.sep}run.json")  # paths as text: a Path costs more than the reading
+    if run is None:
+        return _by_reading(path)
+    state, dead = run["status"], False
+    closed = state != "running"
+    if not closed:
+        states = _stage_states(path, run)
+        owned = not run["implicit"] and is_locked(Path(path, ".stageio", "owner.lock"))
+        state = state_of_open(states, implicit=run["implicit"], owned=owned)
+        dead = state != "running" and (not run["implicit"] or "crashed" in states)
+    plain = closed and state in sc.GOOD_STATUSES
+    began = run["started_ns"] / 1e9
+    started, ended = run.get("started_at"), run.get("ended_at")
+    return JobSummary(path, run["pipeline"], state, _text(started), _text(ended), began, dead, plain)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _run_record(path: str) -> dict[str, Any] | None:
+    """``run.json`` as it is; None if there is none that can be trusted to be whole."""
+    try:
+        content = json.loads(_read(path).decode())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if runs.is_whole(content) else None
+
+
+def _read(path: str, last: int | None = None) -> bytes:
+    """A file, or the last so many bytes of it. A planted pipe is not waited for, and gives nothing."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        size = os.fstat(fd).st_size
+        start = 0 if last is None else max(0, size - last)
+        return os.pread(fd, size - start, start)
+    finally:
+        os.close(fd)
+
+
+def _by_reading(path: str) -> JobSummary | None:
+    """A job without a run record, or with a damaged one: all of it is looked at."""
+    try:
+        view = read_job(path, steps=False, close=False)
+    except CannotAnswer:
+        return None
+    starts, ends = _times(view)
+    run = view.run
+    started = run.started_at if run is not None else starts[0] if starts else None
+    ended = run.ended_at if run is not None else ends[-1] if ends else None
+    name = run.pipeline if run is not None else view.name
+    return JobSummary(path, name, view.state, started, ended, _epoch(started or ""), is_dead(view))
+
+
+def _stage_states(path: str, run: dict[str, Any]) -> list[str]:
+    """How the stages of a run stand by now: of each its newest attempt, if that was in this run."""
+    newest: dict[str, int] = {}
+    for item in run.get("stages", ()):
+        stage, attempt = item.get("stage"), item.get("attempt")
+        if isinstance(stage, str) and type(attempt) is int:
+            newest[stage] = max(attempt, newest.get(stage, 0))
+    attempts = run.get("stage_attempts", {})
+    return [
+        state
+        for stage, attempt in newest.items()
+        if attempts.get(stage, attempt) == attempt and (state := _stage_state(path, stage, attempt))
+    ]
+
+
+def _stage_state(path: str, stage: str, attempt: int) -> str | None:
+    """None for one that has left nothing."""
+    if not _is_a_name(stage):
+        return None
+    word = _last_word(f"{path}{os.sep}.stageio{os.sep}spool{os.sep}{stage}.{attempt}.logs.jsonl")
+    if word is not None:
+        return word
+    job = Job(path)
+    record = ManifestFile(job, stage).ended(attempt)  # the journal was deleted, or had no room for the end
+    if record is not None:
+        return str(record.get("status", UNKNOWN))
+    if job.journal(stage, attempt).exists():
+        return "running" if _lives(job, stage, attempt) else "crashed"
+    return "lost" if job.manifest(stage).exists() else None
+
+
+def _lives(job: Job, stage: str, attempt: int) -> bool:
+    """As :func:`otel_stageio.reading.disk.lives`, which reads the whole of a journal whose lock is free."""
+    path = job.journal(stage, attempt)
+    try:
+        fd = open_to_read(path)
+    except OSError:
+        return False
+    try:
+        seized = seize(fd)
+        head = os.pread(fd, _HEAD, 0)
+    except OSError:
+        return lives(job, stage, attempt)
+    finally:
+        os.close(fd)
+    if seized and boot_id() and _of_this_boot() in head and sc.LOCAL_LOCKED.encode() not in head:
+        return False  # the same kernel would still hold its lock
+    return seized is False or lives(job, stage, attempt)
+
+
+def _of_this_boot() -> bytes:
+    return f'"key":"{sc.LOCAL_BOOT_ID}","value":{{"stringValue":"{boot_id()}"'.encode()
+
+
+@functools.lru_cache(1_000)
+def _is_a_name(stage: str) -> bool:
+    try:
+        return safe_name(stage) == stage
+    except ValueError:
+        return False
+
+
+def _last_word(path: str) -> str | None:
+    """The status that a journal ends with, if it is in its last part."""
+    try:
+        tail = _read(path, _TAIL)
+    except OSError:
+        return None
+    at = tail.rfind(_ENDED)
+    match = _STATUS.search(tail, at) if at >= 0 else None
+    return match[1].decode("utf-8", "replace") if match is not None else None
