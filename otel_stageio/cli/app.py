@@ -49,6 +49,7 @@ for command in (
     check.validate,
     act.push,
     act.recover,
+    act.prune,
     check.doctor,
     check.schema,
 ):

@@ -30,7 +30,7 @@ def recover_all(paths: Sequence[str], lost_after: float, json: bool) -> None:
     Raises:
         CannotAnswer: if one of them is neither; before anything is closed.
     """
-    jobs = [job for path in paths for job in _jobs(path)]
+    jobs = [job for path in paths for job in jobs_at(path)]
     found = {job: _recover(job, lost_after) for job in jobs}
     if json:
         document(_document(found))
@@ -38,7 +38,12 @@ def recover_all(paths: Sequence[str], lost_after: float, json: bool) -> None:
         _show(found)
 
 
-def _jobs(path: str) -> Iterator[str]:
+def jobs_at(path: str) -> Iterator[str]:
+    """The job at a path, or those below it.
+
+    Raises:
+        CannotAnswer: if there is none.
+    """
     job = Job(path)
     if job.root.is_dir() and not is_job(job):
         below = sorted(find_jobs(path))

@@ -257,6 +257,15 @@ class Outbox:
             self._part("offsets").pop(journal.name, None)
         self.save()
 
+    def forget(self, names: list[str]) -> None:
+        """These journals are gone, and will not come back."""
+        parts = [part for part in (self.state.get("offsets"), self.state.get("beginnings")) if isinstance(part, dict)]
+        known = [(part, name) for part in parts for name in names if name in part]
+        for part, name in known:
+            del part[name]
+        if known:
+            self.save()
+
     def _part(self, name: str) -> dict[str, Any]:
         part = self.state.get(name)
         if not isinstance(part, dict):

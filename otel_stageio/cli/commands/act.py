@@ -82,3 +82,40 @@ def recover(
         from ..recover import recover_all
 
         recover_all(jobs, seconds, json)
+
+
+def prune(
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB|ROOT...", help="Job directories, or directories of jobs.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only say what would go.")] = False,
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="Only what was last written to so long ago: 12h, 30d.")
+    ] = "30d",
+    keep: Annotated[int, typer.Option(metavar="N", min=1, help="The newest runs stay whole, so many of them.")] = 1,
+    spool: Annotated[
+        bool, typer.Option("--spool", help="The journals of those may go too: inner spans, curves, traces.")
+    ] = False,
+    unsent: Annotated[bool, typer.Option("--unsent", help="Also what no collector has accepted yet.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Free the room that old attempts take: their journals, the records of their runs, half-written files.
+
+    Says what would go, and deletes it with --yes. Outputs, logs and manifests stay, and so do the newest attempt at
+    each stage, whatever is running, and what was refused by a receiver. Once a collector has been in use, so does what
+    it has not accepted yet. Of an attempt that went, manifest and stage.log still tell; its inner spans are gone.
+
+    \b
+    Examples:
+      otel-stageio prune out
+      otel-stageio prune out/job1 --older-than 7d --yes
+      otel-stageio prune out --keep 3 --spool --yes
+    """
+    from ...reading.text import seconds_of
+
+    seconds = seconds_of(older_than)
+    if seconds is None:
+        raise typer.BadParameter(f"--older-than takes 12h, 30d or 0s, not {older_than!r}")
+    with answering(json):
+        from ...pruning import Rules
+        from ..prune import prune_all
+
+        prune_all(jobs, Rules(seconds, keep, spool, unsent), delete=yes, json=json)
