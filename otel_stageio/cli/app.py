@@ -46,6 +46,7 @@ for command in (
     look.runs,
     look.diff,
     look.report,
+    look.serve,
     check.validate,
     act.push,
     act.recover,

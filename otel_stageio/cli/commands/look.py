@@ -274,3 +274,27 @@ def diff(
             show_difference(found, Terminal())
     if found.differs:
         raise typer.Exit(1)
+
+
+def serve(
+    root: Annotated[str, typer.Argument(metavar="JOB|ROOT", help="A job, or a directory of jobs.", show_default=False)],
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes one that is free.")] = 8765,
+    host: Annotated[str, typer.Option(metavar="HOST", help="An address of loopback.")] = "127.0.0.1",
+) -> None:
+    """Show jobs in a browser on this machine: a list of them, and the report of each, which follows a running job.
+
+    It answers on loopback only, where everybody with an account on this machine can ask it. From elsewhere, use a
+    tunnel: ssh -L 8765:localhost:8765 that-machine.
+
+    \b
+    Examples:
+      otel-stageio serve out
+      otel-stageio serve out/job1 --port 0
+    """
+    with answering():
+        from ..serve import HOSTS
+        from ..serve import serve as answer
+
+        if host not in HOSTS:
+            raise typer.BadParameter(f"--host is {', '.join(HOSTS[:-1])} or {HOSTS[-1]}: nothing else is served")
+        answer(root, host, port)
