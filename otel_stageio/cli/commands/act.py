@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from .. import completion
 from .common import EndpointOption, HeaderOption, JsonOption, ProtocolOption, answering
 
 
 def push(
-    jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB...", help="Job directories.")] = None,
+    jobs: Annotated[
+        list[str] | None, typer.Argument(metavar="JOB...", help="Job directories.", autocompletion=completion.jobs)
+    ] = None,
     watch: Annotated[
         str | None, typer.Option("--watch", metavar="ROOT", help="Deliver every job below ROOT, until told to stop.")
     ] = None,
@@ -56,7 +59,12 @@ def push(
 
 
 def recover(
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB|ROOT...", help="Job directories, or directories of jobs.")],
+    jobs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="JOB|ROOT...", help="Job directories, or directories of jobs.", autocompletion=completion.jobs
+        ),
+    ],
     lost_after: Annotated[
         str, typer.Option(metavar="TIME", help="Silence after which a stage on another host counts as lost.")
     ] = "10m",
@@ -85,7 +93,12 @@ def recover(
 
 
 def prune(
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB|ROOT...", help="Job directories, or directories of jobs.")],
+    jobs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="JOB|ROOT...", help="Job directories, or directories of jobs.", autocompletion=completion.jobs
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only say what would go.")] = False,
     older_than: Annotated[
         str, typer.Option(metavar="TIME", help="Only what was last written to so long ago: 12h, 30d.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .. import completion
 from .common import EndpointOption, HeaderOption, JsonOption, ProtocolOption, answering
 
 
@@ -17,7 +18,13 @@ class Schema(str, Enum):
 
 def validate(
     job: Annotated[
-        str, typer.Argument(metavar="JOB|FILE", help="Job directory, or one of its files.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="JOB|FILE",
+            help="Job directory, or one of its files.",
+            show_default=False,
+            autocompletion=completion.jobs,
+        ),
     ],
     json: JsonOption = False,
 ) -> None:
@@ -48,7 +55,11 @@ def validate(
 def doctor(
     job: Annotated[
         str | None,
-        typer.Argument(metavar="[JOB]", help="Whose file system; by default OUTPUT_DIR's or the current one."),
+        typer.Argument(
+            metavar="[JOB]",
+            help="Whose file system; by default OUTPUT_DIR's or the current one.",
+            autocompletion=completion.jobs,
+        ),
     ] = None,
     endpoint: EndpointOption = None,
     protocol: ProtocolOption = None,

@@ -13,13 +13,17 @@ from typing import Annotated
 
 import typer
 
+from .. import completion
+
 
 class Protocol(str, Enum):
     http = "http/protobuf"
     grpc = "grpc"
 
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job directory.", show_default=False)]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="Job directory.", show_default=False, autocompletion=completion.jobs)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead, for programs.")]
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint", metavar="URL", help="Base URL, instead of OTEL_EXPORTER_OTLP_ENDPOINT.")

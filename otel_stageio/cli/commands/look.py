@@ -6,12 +6,19 @@ from typing import Annotated
 
 import typer
 
+from .. import completion
 from .common import JobArgument, JsonOption, answering
 
 
 def status(
     job: Annotated[
-        str, typer.Argument(metavar="JOB|ROOT", help="Job directory, or a directory of jobs.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="JOB|ROOT",
+            help="Job directory, or a directory of jobs.",
+            show_default=False,
+            autocompletion=completion.jobs,
+        ),
     ],
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again whenever it has changed, until the run is over.")
@@ -76,7 +83,10 @@ def status(
 def show(
     job: JobArgument,
     stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="A stage: asr, 06_asr or 6.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[STAGE]", help="A stage: asr, 06_asr or 6.", show_default=False, autocompletion=completion.stages
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", "-f", help="Whole tracebacks and lists, nothing folded.")] = False,
     json: JsonOption = False,
@@ -166,7 +176,12 @@ def logs(
     job: JobArgument,
     stage: Annotated[
         str | None,
-        typer.Argument(metavar="[STAGE]", help="A stage: asr, 06_asr or 6; or pipeline.", show_default=False),
+        typer.Argument(
+            metavar="[STAGE]",
+            help="A stage: asr, 06_asr or 6; or pipeline.",
+            show_default=False,
+            autocompletion=completion.stages,
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="The last 10 records, then what comes, until the run is over.")
@@ -242,12 +257,26 @@ def runs(job: JobArgument, json: JsonOption = False) -> None:
 
 
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="Job directory; out/job1@2 is its run 2.")],
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="Job directory; out/job1@2 is its run 2.", autocompletion=completion.jobs)
+    ],
     after: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Another; without it, A's newest run is B.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[B]",
+            help="Another; without it, A's newest run is B.",
+            show_default=False,
+            autocompletion=completion.jobs,
+        ),
     ] = None,
     stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="Only this stage: asr, 06_asr or 6.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[STAGE]",
+            help="Only this stage: asr, 06_asr or 6.",
+            show_default=False,
+            autocompletion=completion.stages,
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -277,7 +306,15 @@ def diff(
 
 
 def serve(
-    root: Annotated[str, typer.Argument(metavar="JOB|ROOT", help="A job, or a directory of jobs.", show_default=False)],
+    root: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|ROOT",
+            help="A job, or a directory of jobs.",
+            show_default=False,
+            autocompletion=completion.jobs,
+        ),
+    ],
     port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes one that is free.")] = 8765,
     host: Annotated[str, typer.Option(metavar="HOST", help="An address of loopback.")] = "127.0.0.1",
 ) -> None:
