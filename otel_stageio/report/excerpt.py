@@ -148,7 +148,7 @@ def _heads(log: mmap.mmap, start: int, end: int) -> int:
     block, number, at = 1 << 20, 0, start
     while at < end:
         until = min(at + block, end)
-        number += log[at : until + 1].count(b"\n[")
+        number += log[max(at - 1, start) : until].count(b"\n[")
         at = until
     return number + (log[start : start + 1] == b"[" and end > start)
 

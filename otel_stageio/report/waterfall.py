@@ -65,11 +65,15 @@ def waterfall_of(trace: Trace) -> Waterfall:
     root = trace.root
     start, whole = root.start_ns, max(root.end_ns - root.start_ns, 1)
 
-    def percent(ns: int) -> str:
-        return f"{100 * ns / whole:.4f}"
+    def percent(ns: int) -> float:
+        return min(max(100 * (ns - start) / whole, 0.0), 100.0)  # a span may have been timed by another clock
+
+    def place(first_ns: int, last_ns: int) -> tuple[str, str]:
+        x = percent(first_ns)
+        return f"{x:.4f}", f"{max(percent(last_ns) - x, 0.0001):.4f}"  # of no width it would not be drawn
 
     def row(bar: Bar, depth: int) -> Row:
-        return Row(bar, depth, percent(bar.start_ns - start), percent(bar.end_ns - bar.start_ns))
+        return Row(bar, depth, *place(bar.start_ns, bar.end_ns))
 
     rows = sum(1 for _ in root.walk())
     groups = []
@@ -78,7 +82,7 @@ def waterfall_of(trace: Trace) -> Waterfall:
         left_out = sum(bar.left_out for _, bar in stage.walk())
         unfolded = rows <= _UNFOLDED or stage.state not in ("success", "skipped")
         groups.append(Group(row(stage, 0), inside, left_out, unfolded))
-    gaps = [Idle(percent(gap.start_ns - start), percent(gap.end_ns - gap.start_ns), gap.seconds) for gap in trace.gaps]
+    gaps = [Idle(*place(gap.start_ns, gap.end_ns), gap.seconds) for gap in trace.gaps]
     return Waterfall(trace, groups, _ticks(whole), gaps, sum(gap.seconds for gap in trace.gaps))
 
 
