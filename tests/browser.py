@@ -108,11 +108,22 @@ def _watch(context: Any, page: Any, address: str, wrong: list[str]) -> None:
     page.on("download", lambda download: wrong.append(f"downloaded {download.url}"))
 
 
-def axe(page: Any) -> list[str]:
-    """What axe-core calls a serious or critical violation of accessibility, each with where it is."""
+def wait_until(page: Any, condition: str) -> None:
+    """For as long as a JavaScript expression is false. (Playwright's own way is against a page's policy.)"""
+    look = f"const look = () => ({condition}) ? done() : requestAnimationFrame(look); look();"
+    page.evaluate(f"() => new Promise((done) => {{ {look} }})")
+
+
+def axe(page: Any, *rules: str) -> list[str]:
+    """What axe-core calls a serious or critical violation of accessibility, each with where it is.
+
+    Args:
+        rules: only these.
+    """
     source = files(needs("axe_playwright_python")).joinpath("axe.min.js").read_text(encoding="utf-8")
     page.evaluate(source)
-    found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    found = page.evaluate("(options) => axe.run(document, options)", options)
     return [
         f"{violation['id']}: {violation['help']}: {node['target']} {node.get('failureSummary', '')}"
         for violation in found["violations"]

@@ -333,11 +333,14 @@ def _spoiled(value: Any, chosen: Callable[[str], bool], inside: bool = False) ->
 
 
 def _metrics(job: Path) -> None:
-    """Curves of a device with a hostile name."""
-    device = encode.attributes({"hw.id": HOSTILE, "hw.name": HOSTILE})
+    """Curves of devices with hostile names."""
+    devices = [encode.attributes({"hw.id": f"{number}{HOSTILE}", "hw.name": HOSTILE}) for number in range(2)]
     start = time.time_ns()
-    points = ",".join(f'{{"timeUnixNano":"{start + n * 1_000_000}","asDouble":0.5,"attributes":[{device}]}}'
-                      for n in range(9))  # fmt: skip
+    points = ",".join(
+        f'{{"timeUnixNano":"{start + n * 1_000_000}","asDouble":0.5,"attributes":[{device}]}}'
+        for n in range(9)
+        for device in devices
+    )
     metric = f'{{"name":"hw.gpu.utilization","gauge":{{"dataPoints":[{points}]}}}}'
     line = encode.Envelope("metrics", "{}", "{}").line(metric)
     (job / ".stageio" / "spool" / "asr.1.metrics.jsonl").write_bytes(line)
