@@ -26,6 +26,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
     from .delivery import delivery
     from .jobs import jobs
     from .lines import lines
+    from .report import report
     from .sampler import sampler
     from .spans import spans
     from .stages import stages
@@ -39,6 +40,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
         "startup": startup,
         "delivery": delivery,
         "sampler": sampler,
+        "report": report,
         "jobs": jobs,
     }
 
