@@ -36,6 +36,7 @@ class Child:
         own_group: make it the head of a process group of its own, so that a timeout ends everything it started.
         stdin: as for :class:`subprocess.Popen`.
         on_data: called with the raw bytes as they come, for a wrapper that passes output through.
+        on_beat: called at least ten times a second while the program runs.
 
     Raises:
         OSError: if the program cannot be started.
@@ -51,6 +52,7 @@ class Child:
         own_group: bool = True,
         stdin: int | None = subprocess.DEVNULL,
         on_data: Callable[[str, bytes], None] | None = None,
+        on_beat: Callable[[], None] | None = None,
     ) -> None:
         self.timed_out = False
         self.oom_killed = False
@@ -60,6 +62,7 @@ class Child:
         self.memory_peak: int | None = None
         self._on_line = on_line
         self._on_data = on_data
+        self._on_beat = on_beat
         self._own_group = own_group
         self._oom_kills = oom_kills()
         self._process = subprocess.Popen(
@@ -101,6 +104,8 @@ class Child:
             exited_at: float | None = None
             while selector.get_map():
                 self._pump(selector, 0.1 if exited_at is None else 0.05)
+                if self._on_beat is not None:
+                    self._on_beat()
                 now = time.monotonic()
                 if exited_at is None and self._poll() is not None:
                     exited_at = now
@@ -118,6 +123,8 @@ class Child:
                 self.timed_out = True
                 self._end(signal.SIGTERM)
                 return
+            if self._on_beat is not None:
+                self._on_beat()
             time.sleep(_LOOK_AGAIN)
 
     def _poll(self) -> int | None:

@@ -21,6 +21,7 @@ from .sinks.console import Passthrough, relay, relayed
 from .voice import type_name
 
 if TYPE_CHECKING:
+    from .meter import Meter
     from .stage_io import StageIO
 
 
@@ -51,11 +52,13 @@ def run_command(
     own_group: bool = True,
     stdin: int | None = None,
     passthrough: Passthrough | None = None,
+    meter: Meter | None = None,
 ) -> CommandResult:
     """Run a program as the stage that ``io`` has opened, and end the stage as the program ended.
 
     Args:
         passthrough: where a wrapper passes the program's output on; without one, its lines go to the console.
+        meter: shows how far the program is.
     """
     recorder = io._recorder
     words = [os.fspath(word) for word in argv]
@@ -94,7 +97,8 @@ def run_command(
     message = ""
     try:
         on_data = passthrough.writer(nonce) if passthrough is not None else None
-        child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin, on_data=on_data)
+        child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin, on_data=on_data,
+                      on_beat=meter.beat if meter is not None else None)  # fmt: skip
         span.set_attribute(sc.PROCESS_PID, child.pid)
         recorder.usage.program(child.pid, environment)
         returncode = child.wait(timeout)
@@ -107,6 +111,9 @@ def run_command(
     except BaseException as error:
         _end_span(span, None, type_name(error), "the pipeline was stopped")
         raise
+    finally:
+        if meter is not None:
+            meter.close()
     recorder.refresh()
     said = recorder.record["status"]
     status, error_type, explanation = _verdict(executable, returncode, child, timeout, said)

@@ -22,6 +22,7 @@ from .capture.text import one_record
 from .command import CommandResult, run_command
 from .ending import ending_of, is_success
 from .layout import Job
+from .meter import Meter
 from .otlp import carrier, encode
 from .otlp.root_span import context as span_context
 from .recovery import close_dead
@@ -29,6 +30,7 @@ from .runtime import never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile, is_locked
 from .stage_io import StageIO
+from .units import duration
 
 
 class StageFailed(Exception):
@@ -82,6 +84,8 @@ class Pipeline:
         self._pid = 0
         self._failure: str | None = None
         self._ended: dict[str, str] = {}
+        #: Of the stages in this process.
+        self._meters: dict[str, Meter] = {}
         self._console = Console()
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -152,7 +156,7 @@ class Pipeline:
             seen = [{"stage": stage, "status": word} for stage, word in self._ended.items() if stage not in known]
             status = runs.result_of([*records, *seen])
         seconds = (runtime.clock.wall_ns() - run.started_ns) / 1e9
-        self.say(f"{self.name}: {status} after {seconds:.1f} s", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
+        self._say_ended(f"{self.name}: {status} after {duration(seconds)}", status)
         runs.close(self._job, run.run_id, status, error, lost_lines=self._log.failed)
 
     @property
@@ -231,8 +235,11 @@ class Pipeline:
         if timeout is not None and timeout <= 0:
             raise ValueError(f"timeout must be positive, not {timeout!r}")
         io = StageIO(stage, self.job_dir)
+        recorder = io._recorder
+        journal = None if recorder.silent else self._job.journal(recorder.stage, recorder.attempt)
+        meter = Meter(io.stage_name, self._console, self._show, journal)
         try:
-            result = run_command(io, words, timeout=timeout, env=env, cwd=cwd, stdin=subprocess.DEVNULL)
+            result = run_command(io, words, timeout=timeout, env=env, cwd=cwd, stdin=subprocess.DEVNULL, meter=meter)
         except BaseException as error:
             io._end_with(error)
             raise
@@ -240,19 +247,43 @@ class Pipeline:
             raise StageFailed(result)
         return result
 
+    def stage_started(self, stage: str) -> None:
+        self._meters[stage] = Meter(stage, self._console, self._show)
+        self.say(f"{stage} started")
+
+    def stage_at(self, stage: str, record: Mapping[str, Any]) -> None:
+        """A stage in this process has got further."""
+        if stage in self._meters and os.getpid() == self._pid:
+            self._meters[stage].tell(record)
+
     def stage_ended(self, stage: str, status: str, seconds: float, why: str | None = None) -> None:
         """Say how a stage of this run ended."""
         self._ended[stage] = status
+        self._meters.pop(stage, None)
         detail = f": {why}" if why and status != "success" else ""
-        self.say(f"{stage}: {status} after {seconds:.1f} s{detail}", "INFO" if status in sc.GOOD_STATUSES else "ERROR")
+        self._say_ended(f"{stage}: {status} after {duration(seconds)}{detail}", status)
+
+    def _say_ended(self, text: str, status: str) -> None:
+        self.say(text, "INFO" if status in sc.GOOD_STATUSES else "ERROR", status)
 
     @never_raises()
-    def say(self, text: str, level: str = "INFO") -> None:
-        """Write one line, as the pipeline itself, to the pipeline log and the console."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(runtime.clock.wall_ns() // 1_000_000_000))
-        line = f"[{stamp}] [pipeline] [{level}] {one_record(self._capture.text(text))}\n"
+    def say(self, text: str, level: str = "INFO", result: str = "") -> None:
+        """Write one line, as the pipeline itself, to the pipeline log and the console.
+
+        Args:
+            result: the status word in it, for the console's colours.
+        """
+        line = self._line(text, level)
         self._log.write(encode.to_bytes(line))
-        self._console.write(line)
+        self._console.write(line, result)
+
+    def _show(self, text: str) -> None:
+        """Write one line to the console alone: it tells of what the stage has recorded itself."""
+        self._console.write(self._line(text, "INFO"))
+
+    def _line(self, text: str, level: str) -> str:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(runtime.clock.wall_ns() // 1_000_000_000))
+        return f"[{stamp}] [pipeline] [{level}] {one_record(self._capture.text(text))}\n"
 
 
 def command_words(argv: Sequence[str | os.PathLike[str]]) -> list[str]:

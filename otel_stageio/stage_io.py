@@ -104,7 +104,7 @@ class StageIO(StagePaths):
             self.manifest = StageManifest(self.stage_name, self.stage_number, voice=self._recorder)
         lifecycle.opened(self)
         if pipeline is not None:
-            pipeline.say(f"{self.stage_name} started")
+            pipeline.stage_started(self.stage_name)
         if capture_logging:
             self._root_capture = RootCapture.begin()
 
@@ -171,6 +171,8 @@ class StageIO(StagePaths):
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far the stage is; call it as often as you like, about one a second is recorded."""
         self._recorder.progress(done, total, unit)
+        if self._pipeline is not None:
+            self._pipeline.stage_at(self.stage_name, self._recorder.record)
 
     def span(self, name: str, **attributes: Any) -> Step:
         """A child span around a piece of work: ``with io.span("transcribe", chunks=41) as span: ...``"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 #: Seconds, and the share of the work, before which nothing is said of how long it will take.
-_TOO_EARLY, _TOO_LITTLE = 2.0, 0.01
+_TOO_EARLY, _TOO_LITTLE = 2.0, 0.05
 
 
 def size(number: int | None) -> str:

@@ -58,7 +58,7 @@ FAULTS = {
 }
 EVERYTHING = os.environ.get("STAGEIO_FAULTS") == "all"
 SERVERS = 2
-STAMP = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]|after [\d.]+ s")
+STAMP = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\]|after (?:<?[\d.]+ (?:ms|s|min|h) ?)+")
 
 
 class Case(NamedTuple):

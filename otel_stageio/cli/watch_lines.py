@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import Any
 
 from rich.text import Text
@@ -56,14 +55,14 @@ class Lines:
         if before is None and stage.started_at:
             again = f", attempt {stage.attempt}" if stage.attempt > 1 else ""
             self._say(stage.started_at, f"{one_line(stage.name)} started{again}")
-            self._progress[key] = (None, time.monotonic())
+            self._progress[key] = (None, self._now())
         if stage.state != "running" and stage.state != before:
             self._ended(stage.ended_at, stage.name, stage.state, stage.seconds, stage.message)
         progress = stage.progress
         if stage.state == "running" and progress is not None and progress.done is not None:
             done, since = self._progress.get(key, (None, 0.0))
-            if progress.done != done and (done is None or time.monotonic() - since >= _PROGRESS):
-                self._progress[key] = (progress.done, time.monotonic())
+            if progress.done != done and (done is None or self._now() - since >= _PROGRESS):
+                self._progress[key] = (progress.done, self._now())
                 self._say(None, f"{one_line(stage.name)}: {_how_far(stage, progress.done, progress.total)}")
 
     def jobs(self, jobs: Jobs) -> None:
@@ -91,6 +90,10 @@ class Lines:
     def _say(self, when: str | None, *parts: Text | str) -> None:
         """Args: ``when`` it was; without one, now."""
         self._terminal.line(f"[{clock(when or iso(runtime.clock.wall_ns()))}] ", *parts)
+
+    @staticmethod
+    def _now() -> float:
+        return runtime.clock.monotonic_ns() / 1e9
 
     def close(self) -> None:
         pass

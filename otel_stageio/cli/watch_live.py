@@ -76,10 +76,11 @@ def picture(job: JobView, height: int | None) -> list[Text]:
     page = Page()
     header(job, page)
     head, page.lines = page.lines, []
-    tree = Tree(page, job)
+    branches = Tree(page, job)
+    rows = branches.rows
     blocks: list[list[Text]] = []
-    for row in tree.rows:
-        tree.row(row)
+    for row in rows:
+        branches.row(row)
         blocks.append(page.lines)
         page.lines = []
     if not blocks:
@@ -88,10 +89,12 @@ def picture(job: JobView, height: int | None) -> list[Text]:
     foot = page.lines
     if height is None:
         return [*head, *_flat(blocks), *foot]
-    room = height - 1 - len(head)
-    if sum(map(len, blocks)) + len(foot) > room:
+    room = height - 1
+    tree = sum(map(len, blocks))
+    if len(head) + tree + len(foot) > room:  # the stages are what it is about
         foot = []
-    return [*head, *_cut(blocks, tree.rows, max(room - len(foot), 3), page), *foot][: height - 1]
+        head = head if len(head) + tree <= room else head[:1]
+    return [*head, *_cut(blocks, rows, room - len(head), page), *foot][:room]
 
 
 def _cut(blocks: list[list[Text]], rows: list[StageView | str], room: int, page: Page) -> list[Text]:

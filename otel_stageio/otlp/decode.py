@@ -118,6 +118,14 @@ def log_records(lines: Lines) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]
         yield from _whole(lines, _log_records(request))
 
 
+def records_of(request: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every log record of one line; none if it is not OTLP."""
+    try:
+        return list(_log_records(request))
+    except _NOT_OTLP:
+        return []
+
+
 def events(lines: Lines) -> Iterator[Event]:
     """Every event of a journal, in the order of writing."""
     for _, record in log_records(lines):
