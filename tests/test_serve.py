@@ -13,13 +13,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from browser import Visit, browser, visit
 from helpers import LIMIT, clean_environment, cli, environment, run_command, start_python, write_script
 
 from otel_stageio import Pipeline
 from otel_stageio.cli import jobs_page
 from otel_stageio.cli.serve import Server, stamp
 
-__all__ = ["clean_environment"]
+__all__ = ["browser", "clean_environment", "visit"]
 
 
 @pytest.fixture
@@ -248,3 +249,17 @@ def test_what_cannot_be_served_is_said(root: Path, server: Server, tmp_path: Pat
     assert f"port {server.server_port} cannot be used: Address already in use; --port 0 takes one" in done.stderr
     done = run_command(cli("serve", os.devnull), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "otel-stageio: /dev/null is no directory\n")
+
+
+# -- in a browser ----------------------------------------------------------------------------------------------------
+
+
+def test_in_a_browser_the_report_of_a_running_job_follows_it(root: Path, server: Server, visit: Visit) -> None:
+    page = visit(f"http://localhost:{server.server_port}/")
+    page.get_by_role("link", name="job1").click()
+    assert "succeeded" in page.locator("h1").inner_text()
+    with Pipeline("subtitles", root / "job1") as run, run.stage("asr") as io:
+        page.wait_for_selector('body[data-result="running"]')
+        io.add_warning("no subtitle track")
+        page.get_by_text("no subtitle track").first.wait_for(state="attached")
+    page.wait_for_selector('body[data-result="success"]')

@@ -30,12 +30,10 @@ def run(
     everything it prints is in the stage's log as well. Without --stage the command is a whole run: the stages that it
     opens, in Python or by further calls of `otel-stageio run`, are one trace.
 
+    \b
     Examples:
-
       otel-stageio run out/job1 --stage asr -- ./asr.sh audio.wav
-
       otel-stageio run out/job1 -- ./pipeline.sh film.mkv
-
       otel-stageio run --drop-in shared -- python scripts/asr.py
     """
     job, words = _split(command, job_needed=drop_in is None or stage is not None)

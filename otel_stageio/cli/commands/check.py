@@ -76,7 +76,7 @@ def doctor(
     Examples:
       otel-stageio doctor
       otel-stageio doctor out/job1 --json
-      otel-stageio doctor --endpoint https://otel.example.com --header "Authorization=Bearer abc"
+      otel-stageio doctor --endpoint https://example.com --header api-key=abc
     """
     with answering(json):
         from ...delivery.settings import endpoints

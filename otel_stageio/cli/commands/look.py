@@ -210,7 +210,7 @@ def logs(
       otel-stageio logs out/job1
       otel-stageio logs out/job1 asr --level warning --all
       otel-stageio logs out/job1 -f --grep 'chunk \\d+'
-      otel-stageio logs out/job1 --json | jq -r 'select(.level == "ERROR") | .text'
+      otel-stageio logs out/job1 --json | jq -r 'select(.level == "ERROR").text'
     """
     import re
 
@@ -242,7 +242,7 @@ def runs(job: JobArgument, json: JsonOption = False) -> None:
     \b
     Examples:
       otel-stageio runs out/job1
-      otel-stageio runs out/job1 --json | jq -r '.runs[] | [.number, .state, .trace_id] | @tsv'
+      otel-stageio runs out/job1 --json | jq -r '.runs[].trace_id'
     """
     with answering(json):
         from ...reading.job import read_job
