@@ -51,14 +51,27 @@ def run_command(
     own_group: bool = True,
     stdin: int | None = None,
     passthrough: Passthrough | None = None,
+    resume: bool = False,
+    code: Any = None,
+    outputs: Sequence[str | os.PathLike[str]] = (),
 ) -> CommandResult:
     """Run a program as the stage that ``io`` has opened, and end the stage as the program ended.
 
     Args:
+        resume: do not, if its last attempt succeeded and all that it depends on is as it was.
+        code: what it depends on, beside the scripts that its arguments name.
+        outputs: files that it is going to write, as far as it does not say so itself.
         passthrough: where a wrapper passes the program's output on; without one, its lines go to the console.
     """
     recorder = io._recorder
     words = [os.fspath(word) for word in argv]
+    if resume:
+        from .up_to_date import ask_for_command
+
+        decision = ask_for_command(io, words, cwd, code)
+        if decision:
+            io._end("skipped", extra={"reason": decision.sentence})
+            return CommandResult(io.stage_name, 0, "skipped", recorder.elapsed_ns / 1e9, decision.sentence)
     # What the program is told in secret must not come back in what it says.
     recorder.capture.redactor.learn(env or {}, words)
     executable = os.path.basename(words[0])
@@ -108,6 +121,10 @@ def run_command(
         _end_span(span, None, type_name(error), "the pipeline was stopped")
         raise
     recorder.refresh()
+    tracked = {os.path.abspath(entry["path"]) for entry in recorder.record["outputs"]}
+    for path in outputs:
+        if os.path.abspath(path) not in tracked:
+            io.track_output(path)
     said = recorder.record["status"]
     status, error_type, explanation = _verdict(executable, returncode, child, timeout, said)
     message = message or explanation

@@ -52,6 +52,7 @@ class Pipeline:
         job_dir: the job directory; made if it is not there.
         stages: names of the stages that are to come, for ``status``.
         attributes: further attributes of the root span.
+        resume: what ``command(resume=)`` is where it is not given.
 
     Example:
         >>> with Pipeline("subtitles", job) as run:
@@ -69,6 +70,7 @@ class Pipeline:
         *,
         stages: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        resume: bool = False,
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"a pipeline needs a name, not {name!r}")
@@ -78,6 +80,7 @@ class Pipeline:
         self.name = self._capture.string(name)
         self._planned = [self._capture.string(stage) for stage in stages or ()]
         self._attributes = self._capture.attributes(attributes or {})
+        self._resume = resume
         self._run: runs.Run | None = None
         self._pid = 0
         self._failure: str | None = None
@@ -206,6 +209,10 @@ class Pipeline:
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         check: bool = True,
+        resume: bool | None = None,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+        outputs: Sequence[str | os.PathLike[str]] = (),
+        code: Any = None,
     ) -> CommandResult:
         """Run any program as a stage, in a process group of its own; its output goes line by line to the stage's log.
 
@@ -216,6 +223,11 @@ class Pipeline:
             timeout: seconds, after which the whole group gets SIGTERM, and SIGKILL ten seconds later.
             env: added to this process's environment.
             check: raise unless the stage succeeded or was skipped.
+            resume: skip it if its last attempt succeeded with these arguments, and inputs, outputs and code are what
+                they were, by content. A program that opens ``StageIO`` has said what it reads and writes.
+            inputs, outputs: files of a program that does not say so itself.
+            code: what the result depends on, beside the scripts among the arguments; see
+                :meth:`StageIO.up_to_date`.
 
         Raises:
             StageFailed: if ``check`` and the stage did not succeed.
@@ -232,7 +244,19 @@ class Pipeline:
             raise ValueError(f"timeout must be positive, not {timeout!r}")
         io = StageIO(stage, self.job_dir)
         try:
-            result = run_command(io, words, timeout=timeout, env=env, cwd=cwd, stdin=subprocess.DEVNULL)
+            for path in inputs:
+                io.track_input(path)
+            result = run_command(
+                io,
+                words,
+                timeout=timeout,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                resume=self._resume if resume is None else resume,
+                code=code,
+                outputs=outputs,
+            )
         except BaseException as error:
             io._end_with(error)
             raise

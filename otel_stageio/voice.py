@@ -10,6 +10,7 @@ from typing import Any
 from . import semconv as sc
 from .artifacts import Artifacts
 from .capture import Capture
+from .digest import Digests
 from .events import ERROR, INFO, WARN, config_attributes
 from .runtime import never_raises, runtime
 
@@ -19,11 +20,15 @@ _RESERVED = (sc.LOCAL_PREFIX, sc.LOST_PREFIX, sc.REDACTIONS, sc.SANITISED)
 
 
 class Voice:
-    """Turns calls into events for ``emit``, which the subclass provides."""
+    """Turns calls into events for ``emit``, which the subclass provides.
 
-    def __init__(self, capture: Capture) -> None:
+    Args:
+        digested: whether what is tracked is read for its digest.
+    """
+
+    def __init__(self, capture: Capture, *, digested: bool = False) -> None:
         self.capture = capture
-        self.artifacts = Artifacts(capture)
+        self.artifacts = Artifacts(capture, Digests(capture.job, None if digested else "off"))
         self._progress_ns = 0
         #: Kept so that the same exception is not recorded twice: added by the stage, then raised out of it.
         self._seen: BaseException | None = None
@@ -59,6 +64,11 @@ class Voice:
         attributes = self.artifacts.track(role, path, kind, metadata)
         attributes.update(self.capture.mapping(intermediate or {}))
         self.emit(sc.EVENT_ARTIFACT, attributes, f"{role}: {attributes[sc.FILE_PATH]}")
+
+    @never_raises()
+    def examine(self, seconds: float | None = None) -> None:
+        """Compute the digests of what was tracked; see :meth:`otel_stageio.artifacts.Artifacts.examine`."""
+        self.artifacts.examine(seconds)
 
     @never_raises()
     def config(self, values: Mapping[str, Any]) -> None:

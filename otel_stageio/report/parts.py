@@ -8,14 +8,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..layout import Job
+from ..layout import Job, within
 from ..manifest import Artifact, Record
 from ..otlp import decode
 from ..past import resource_of
 from ..reading import used
 from ..reading.difference import Change, differences
 from ..reading.honesty import honesty
-from ..reading.place import within
 from ..reading.text import clock, count, one_line, plain, size, strict
 from ..reading.trace import Bar, Trace
 from ..reading.view import JobView, StageView, reason_of
