@@ -52,7 +52,7 @@ class Pipeline:
         job_dir: the job directory; made if it is not there.
         stages: names of the stages that are to come, for ``status``.
         attributes: further attributes of the root span.
-        resume: what ``command(resume=)`` is where it is not given.
+        resume: what ``command(resume=)`` is where it is not given; ``OTEL_STAGEIO_RESUME=on`` says so too.
 
     Example:
         >>> with Pipeline("subtitles", job) as run:
@@ -80,7 +80,7 @@ class Pipeline:
         self.name = self._capture.string(name)
         self._planned = [self._capture.string(stage) for stage in stages or ()]
         self._attributes = self._capture.attributes(attributes or {})
-        self._resume = resume
+        self._resume = resume or os.environ.get(sc.ENV_RESUME, "").strip().lower() == "on"
         self._run: runs.Run | None = None
         self._pid = 0
         self._failure: str | None = None
