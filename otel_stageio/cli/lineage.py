@@ -60,8 +60,7 @@ class LineageTree:
             self.upstream(name)
 
     def upstream(self, name: str) -> None:
-        self._terminal.line(self._file(name))
-        self._above(name, "")
+        self._above(name, "", "")
 
     def downstream(self, name: str) -> None:
         """What was made with the help of a file."""
@@ -71,18 +70,17 @@ class LineageTree:
             self._shown.clear()
             self._below(name, "  ")
 
-    def _above(self, name: str, guide: str) -> None:
+    def _above(self, name: str, lead: str, guide: str) -> None:
+        """A file and what it was made from; what has been shown once is not shown again."""
         action = self._lineage.made_by.get(name)
-        inputs = action.inputs if action is not None else []
-        if name in self._shown and inputs:
-            self._terminal.line((guide + self._end, "dim"), ("as above", "dim"))
-            return
+        inputs = [file.name for file in action.inputs if file.name != name] if action is not None else []
+        again = name in self._shown and bool(inputs)
         self._shown.add(name)
-        for number, file in enumerate(inputs, 1):
+        line = self._file(name)
+        self._terminal.line((lead, "dim"), line.append("  (see above)", "dim") if again else line)
+        for number, inner in enumerate([] if again else inputs, 1):
             last = number == len(inputs)
-            self._terminal.line((guide + (self._end if last else self._branch), "dim"), self._file(file.name))
-            if file.name != name:
-                self._above(file.name, guide + ("    " if last else self._trunk))
+            self._above(inner, guide + (self._end if last else self._branch), guide + ("    " if last else self._trunk))
 
     def _below(self, name: str, guide: str) -> None:
         readers = self._lineage.read_by.get(name, [])

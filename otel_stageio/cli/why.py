@@ -13,7 +13,7 @@ from ..reading.job import CannotAnswer
 from ..reading.text import count, one_line, plain
 from ..reading.view import JobView, StageView
 from ..resume import Decision, decide, place_of
-from .terminal import Terminal
+from .terminal import Row, Terminal
 
 
 @dataclasses.dataclass
@@ -69,15 +69,16 @@ def answers_of(view: JobView, stage: StageView | None) -> list[Answer]:
 
 
 def show_answers(answers: list[Answer], terminal: Terminal) -> None:
+    rows: list[Row] = []
     for answer in answers:
         glyph = terminal.glyph("running" if answer.runs else "success")
         verdict = "up to date" if not answer.runs else "may run" if answer.decision else "would run"
-        head = Text.assemble(
-            glyph, " ", (one_line(answer.stage), "bold"), "  ", (verdict, "" if answer.runs else "dim")
+        style = "" if answer.runs else "dim"
+        rows.append(
+            [glyph, Text(one_line(answer.stage), "bold"), Text(verdict, style), Text(plain(answer.sentence), style)]
         )
-        terminal.columns([[head, Text(plain(answer.sentence), "" if answer.runs else "dim")]], indent=0)
-        for reason in answer.decision.reasons[1:]:
-            terminal.wrapped(Text(plain(reason.sentence), "dim"), indent=4)
+        rows += [["", "", "", Text(plain(reason.sentence), "dim")] for reason in answer.decision.reasons[1:]]
+    terminal.columns(rows, indent=0)
     if len(answers) > 1:
         sure, current = sum(not answer.decision for answer in answers), sum(not answer.runs for answer in answers)
         maybe = len(answers) - sure - current
