@@ -31,7 +31,7 @@ Digest = dict[str, str]
 TIERS = ("sha256", "quick", "stat", "off")
 BUDGET = 10.0
 
-_BLOCK = 1 << 20
+_SMALL, _BLOCK = 1 << 15, 1 << 20
 _QUICK = 4096
 _MOST_ENTRIES = 100_000
 #: A file that was written to within so many nanoseconds before it was looked at may be written to again with the same
@@ -103,14 +103,16 @@ def file_sha256(path: str | os.PathLike[str], stop: Callable[[], bool] | None = 
         OSError: if it cannot be read.
         Stopped: if ``stop`` said so.
     """
-    digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        buffer = bytearray(_BLOCK)
-        view = memoryview(buffer)
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-            if stop is not None and count == _BLOCK and stop():
-                raise Stopped
+        start = file.read(_SMALL)
+        digest = hashlib.sha256(start)
+        if len(start) == _SMALL:  # most files are smaller, and to make room for a block costs more than to read them
+            buffer = bytearray(_BLOCK)
+            view = memoryview(buffer)
+            while count := file.readinto(buffer):
+                digest.update(view[:count])
+                if stop is not None and stop():
+                    raise Stopped
     return digest.hexdigest()
 
 
