@@ -5,11 +5,13 @@ A digest is a map from the name of the algorithm to its value, as in in-toto's d
 - ``{"sha256": "<64 hex>"}`` of a file, ``{"dirHash1": "<64 hex>"}`` of a directory: SHA-256 over the sorted listing of
   its files and theirs, as Go's ``dirhash`` and in-toto have it.
 - ``{"quick": "<64 hex>"}``: of the length and the first and last 4 KiB. It finds another film, and no changed frame.
-- ``{"stat": "<inode> <size> <mtime> <ctime>"}``: nothing was read. Says only that nobody has touched the file since.
-- ``{"not_computed": "<why>"}`` beside ``stat``: it was to be read, and was not.
+- ``{"stat": "<inode> <size> <mtime> <ctime>"}``: nothing was read. Says only that nobody has touched the file since; of
+  a directory it is the SHA-256 over the listing of these.
+- ``{"not_computed": "<why>"}``, for a file beside ``stat``: it was to be read, and was not.
 
-What was computed is kept in ``.stageio/digests`` by inode, size, mtime and ctime: a stage that reads a file asks there
-what the stage that wrote it has computed. A rewrite of the same size with its mtime put back shows in the ctime.
+What was computed is kept in ``.stageio/digests`` by device, inode, size, mtime and ctime: a stage that reads a file
+asks there what the stage that wrote it has computed. A rewrite of the same size with its mtime put back shows in the
+ctime.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import string
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from . import semconv as sc
 from .layout import Job
-from .sinks.files import AppendFile, replace
+from .sinks.files import AppendFile, open_to_read, replace
 
 Digest = dict[str, str]
 
@@ -39,13 +43,18 @@ _MOST_ENTRIES = 100_000
 _TICK, _COARSE_TICK = 20_000_000, 2_000_000_000
 #: Bytes from which it is worth waiting a tick for a file to be settled.
 _WORTH_A_TICK = 4 << 20
-#: Entries that the cache keeps.
-_MOST_CACHED = 200_000
+#: Bytes of the cache, about 200,000 files; of a larger one the newer half is kept.
+_LARGEST_CACHE = 32 << 20
 
 
 class Identity(NamedTuple):
-    """Of a file as it is now, without reading it."""
+    """Of a file as it is now, without reading it.
 
+    Attributes:
+        device: file systems number their files alike, and in memory the first file of each has the same number.
+    """
+
+    device: int
     inode: int
     size: int
     mtime_ns: int
@@ -53,16 +62,17 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @property
     def text(self) -> str:
+        """Without the device, which has another number after a restart."""
         return f"{self.inode} {self.size} {self.mtime_ns} {self.ctime_ns}"
 
     def settled(self, now_ns: int) -> bool:
-        """Whether a later write must show in the times."""
-        latest = max(self.mtime_ns, self.ctime_ns)
-        coarse = self.mtime_ns % 1_000_000_000 == 0
+        """Whether a later write must show in the times. It sets both: an mtime in the future was put there."""
+        latest = max(self.ctime_ns, self.mtime_ns if self.mtime_ns <= now_ns else 0)
+        coarse = self.ctime_ns % 1_000_000_000 == 0
         return now_ns - latest > (_COARSE_TICK if coarse else _TICK)
 
 
@@ -86,18 +96,25 @@ def budget() -> float:
 
 
 def not_computed(path: str, why: str) -> Digest:
-    """For what was not read: why, and what can be said without reading."""
+    """For what was not read: why, and of a file what can be said without reading."""
     try:
-        return {"not_computed": why, "stat": Identity.of(os.stat(path)).text}
+        status = os.stat(path)
     except (OSError, ValueError):
         return {"not_computed": why}
+    # A directory does not change when a file in it is written to.
+    return (
+        {"not_computed": why}
+        if stat.S_ISDIR(status.st_mode)
+        else {"not_computed": why, "stat": Identity.of(status).text}
+    )
 
 
-def file_sha256(path: str | os.PathLike[str], stop: Callable[[], bool] | None = None) -> str:
+def file_sha256(path: str | os.PathLike[str], stop: Callable[[], bool] | None = None, most: int = 0) -> str:
     """SHA-256 of a file's content, as 64 hex digits.
 
     Args:
         stop: asked now and then; True ends the work.
+        most: bytes, give or take a block, after which the work ends: a log that grows as fast as it is read has no end.
 
     Raises:
         OSError: if it cannot be read.
@@ -109,8 +126,10 @@ def file_sha256(path: str | os.PathLike[str], stop: Callable[[], bool] | None = 
         if len(start) == _SMALL:  # most files are smaller, and to make room for a block costs more than to read them
             buffer = bytearray(_BLOCK)
             view = memoryview(buffer)
-            while count := file.readinto(buffer):
+            total = _SMALL
+            while (count := file.readinto(buffer)) and not 0 < most < total:
                 digest.update(view[:count])
+                total += count
                 if stop is not None and stop():
                     raise Stopped
     return digest.hexdigest()
@@ -130,7 +149,8 @@ class Digests:
     def __init__(self, job: Job, kind: str | None = None) -> None:
         self.tier = tier() if kind is None else kind
         self._job = job
-        self._cache: dict[str, str] | None = None
+        self._cache: dict[str, str] = {}
+        self._read = -1  # bytes of the cache on disk; -1 before the first look
         self._new: list[str] = []
         self.closed = False
 
@@ -139,7 +159,10 @@ class Digests:
         kind = kind or self.tier
         if kind == "stat":
             return {"stat": identity.text}
-        value = self._loaded().get(_key(kind, identity))
+        key = _key(kind, identity)
+        value = self._cache.get(key)
+        if value is None and self._catch_up():
+            value = self._cache.get(key)
         return {kind: value} if value is not None else None
 
     def of(self, path: str, stop: Callable[[], bool] | None = None, *, kind: str | None = None) -> Digest:
@@ -160,7 +183,7 @@ class Digests:
                 return {"not_computed": "it is no regular file"}
             return self._of_file(path, Identity.of(status), kind, stop)
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return not_computed(path, "it changed while it was read") if os.path.exists(path) else {}  # noqa: PTH110
         except (OSError, ValueError) as error:
             return not_computed(path, f"it could not be read: {getattr(error, 'strerror', None) or error}")
 
@@ -181,42 +204,52 @@ class Digests:
         found = self.known(before, kind)
         if found is not None:
             return found
+        if stop is not None and stop():
+            raise Stopped
         if before.size >= _WORTH_A_TICK and not before.settled(time.time_ns()):
             time.sleep(_TICK / 1e9)  # then it can be kept, and is not read again by the next stage
         looked_at = time.time_ns()
-        value = _quick(path, before.size) if kind == "quick" else file_sha256(path, stop)
+        value = _quick(path, before.size) if kind == "quick" else file_sha256(path, stop, before.size)
         after = Identity.of(os.stat(path))
         if after != before:
             return not_computed(path, "it was being written to while it was read")
         if after.settled(looked_at):
             key = _key(kind, after)
-            self._loaded()[key] = value
+            self._cache[key] = value
             self._new.append(f"{key}\t{value}\n")
         return {kind: value}
 
     def _of_directory(self, top: str, kind: str, stop: Callable[[], bool] | None) -> Digest:
-        """https://pkg.go.dev/golang.org/x/mod/sumdb/dirhash#Hash1, in hex; a link stands for where it points to."""
-        if kind == "stat":
-            return {"stat": Identity.of(os.stat(top)).text}
-        listing: list[tuple[str, str]] = []
-        places = [top]
+        """https://pkg.go.dev/golang.org/x/mod/sumdb/dirhash#Hash1, in hex. Links are followed, as who reads would."""
+        listing: list[tuple[bytes, str]] = []
+        places: list[tuple[str, tuple[tuple[int, int], ...]]] = [(top, ())]
+        left = _MOST_ENTRIES + 1
         while places:
-            with os.scandir(places.pop()) as entries:
+            place, above = places.pop()
+            status = os.stat(place)
+            above = (*above, (status.st_dev, status.st_ino))
+            with os.scandir(place) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        places.append(entry.path)
-                        continue
-                    name = os.path.relpath(entry.path, top).replace("\n", "\\n")
-                    listing.append((name, self._of_entry(entry, kind, stop)))
-                    if len(listing) > _MOST_ENTRIES:
+                    left -= 1
+                    if not left:
                         return {"not_computed": f"it has more than {_MOST_ENTRIES:,} files"}
-        text = "".join(f"{value}  {name}\n" for name, value in sorted(listing))
-        whole = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-        return {"dirHash1" if kind == "sha256" else "quick": whole}
+                    if stop is not None and stop():
+                        raise Stopped
+                    found = _target(entry)
+                    if found is not None and stat.S_ISDIR(found.st_mode):
+                        if (found.st_dev, found.st_ino) not in above:
+                            places.append((entry.path, above))
+                            continue
+                        found = None  # a link back up stands for itself
+                    name = os.fsencode(os.path.relpath(entry.path, top))
+                    listing.append((name, self._of_entry(entry, found, kind, stop)))
+        text = b"".join(_line(name, value) for name, value in sorted(listing))
+        return {"dirHash1" if kind == "sha256" else kind: hashlib.sha256(text).hexdigest()}
 
-    def _of_entry(self, entry: os.DirEntry[str], kind: str, stop: Callable[[], bool] | None) -> str:
-        status = entry.stat(follow_symlinks=False)
-        if stat.S_ISLNK(status.st_mode):
+    def _of_entry(
+        self, entry: os.DirEntry[str], status: os.stat_result | None, kind: str, stop: Callable[[], bool] | None
+    ) -> str:
+        if status is None:
             return hashlib.sha256(b"link " + os.fsencode(os.readlink(entry.path))).hexdigest()  # noqa: PTH115
         if not stat.S_ISREG(status.st_mode):
             return hashlib.sha256(b"no regular file").hexdigest()
@@ -225,35 +258,61 @@ class Digests:
             raise ValueError(found["not_computed"])
         return found[kind]
 
-    def _loaded(self) -> dict[str, str]:
-        if self._cache is None:
-            self._cache = _load(self._job)
-        return self._cache
+    def _catch_up(self) -> bool:
+        """Take in what other processes have computed since the last look. What is torn is left out.
+
+        Returns:
+            Whether there was anything.
+        """
+        path = self._job.digests
+        try:
+            size = os.stat(path).st_size
+            if size <= self._read:
+                return False
+            with open(open_to_read(path), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return False
+                file.seek(max(self._read, size - _LARGEST_CACHE, 0))
+                lines = file.read(_LARGEST_CACHE).decode("ascii", "replace").split("\n")
+                self._read = file.tell() - len(lines.pop())  # the last may be half written yet
+        except OSError:
+            self._read = max(self._read, 0)
+            return False
+        for line in lines:
+            key, _, value = line.partition("\t")
+            if len(value) == 64 and not value.strip(string.hexdigits):
+                self._cache[key] = value
+        if size > _LARGEST_CACHE:
+            self._trim()
+        return True
+
+    def _trim(self) -> None:
+        kept = list(self._cache.items())[len(self._cache) // 2 :]
+        content = "".join(f"{key}\t{value}\n" for key, value in kept).encode()
+        with suppress(OSError):
+            replace(self._job.digests, content, self._job.temporary)
+        self._read = len(content)
 
 
 def _key(kind: str, identity: Identity) -> str:
-    return f"{kind} {identity.text}"
+    return f"{kind} {identity.device} {identity.text}"
 
 
-def _load(job: Job) -> dict[str, str]:
-    """The cache on disk. What is torn is left out: it is computed again."""
-    cache: dict[str, str] = {}
+def _target(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of what an entry is, or points to; None for a link that leads nowhere."""
     try:
-        text = job.digests.read_text("ascii", "replace")
+        return entry.stat()
     except OSError:
-        return cache
-    for line in text.splitlines():
-        key, _, value = line.partition("\t")
-        if len(value) == 64:
-            cache[key] = value
-    if len(cache) > _MOST_CACHED:
-        cache = dict(list(cache.items())[-_MOST_CACHED // 2 :])
-        content = "".join(f"{key}\t{value}\n" for key, value in cache.items())
-        try:
-            replace(job.digests, content.encode(), job.temporary)
-        except OSError:
-            pass
-    return cache
+        if entry.is_symlink():
+            return None
+        raise
+
+
+def _line(name: bytes, value: str) -> bytes:
+    """As ``sha256sum`` writes it: a backslash before the line says that the name has a line end."""
+    if b"\n" in name:
+        return b"\\%s  %s\n" % (value.encode(), name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n"))
+    return b"%s  %s\n" % (value.encode(), name)
 
 
 def _quick(path: str, size: int) -> str:
