@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Smaller files are read when the stage ends.
 WORTH_IT = 8 << 20
 
+#: Seconds that a fork waits.
+_PATIENCE = 1.0
+
 _changed = threading.Condition()
 _waiting: deque[tuple[Digests, str]] = deque()
 _under_way: tuple[Digests, str] | None = None
@@ -68,7 +71,7 @@ def _stop() -> None:
     thread = _thread
     if thread is not None and thread is not threading.current_thread():
         _halt = True
-        thread.join()
+        thread.join(_PATIENCE)  # a block is read in less, unless from a disk that does not answer
 
 
 def _resume() -> None:
@@ -95,6 +98,7 @@ def _run() -> None:
         stopped = False
         try:
             digests.of(path, lambda: _halt or digests.closed)  # noqa: B023
+            digests.save()
         except Stopped:
             stopped = True
         except Exception:

@@ -359,6 +359,16 @@ class Recorder(Voice):
                 self._project(event)
             self._projected = len(foreign)
 
+    @never_raises()
+    def examine(self, seconds: float | None = None) -> None:
+        """As :meth:`Voice.examine`, and what forked workers have tracked as well."""
+        self.refresh()
+        for role, name in (("input", "inputs"), ("output", "outputs")):
+            for entry in self.record[name]:
+                if "digest" not in entry:
+                    self.artifacts.adopt(role, entry["path"])
+        super().examine(seconds)
+
     def replay(self, path: Path) -> dict[str, Any]:
         """Fold a journal anew: this stage's record is what it says, whoever wrote it."""
         self._foreign(path)

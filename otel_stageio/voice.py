@@ -10,7 +10,7 @@ from typing import Any
 from . import semconv as sc
 from .artifacts import Artifacts
 from .capture import Capture
-from .digest import Digests
+from .digest import Digest, Digests
 from .events import ERROR, INFO, WARN, config_attributes
 from .runtime import never_raises, runtime
 
@@ -48,20 +48,28 @@ class Voice:
         kind: Any,
         metadata: Mapping[str, Any],
         intermediate: Mapping[str, Any] | None = None,
+        digest: Digest | None = None,
     ) -> None:
-        """``role`` is ``input``, ``output`` or ``intermediate``.
+        """``role`` is ``input``, ``output`` or ``intermediate``; ``digest`` is to be recorded as it is given.
 
         Raises:
             TypeError: if ``path`` is not a path.
         """
         given = os.fspath(path)
-        self._track(role, given if isinstance(given, str) else os.fsdecode(given), kind, metadata, intermediate)
+        given = given if isinstance(given, str) else os.fsdecode(given)
+        self._track(role, given, kind, metadata, intermediate, digest)
 
     @never_raises()
     def _track(
-        self, role: str, path: str, kind: Any, metadata: Mapping[str, Any], intermediate: Mapping[str, Any] | None
+        self,
+        role: str,
+        path: str,
+        kind: Any,
+        metadata: Mapping[str, Any],
+        intermediate: Mapping[str, Any] | None,
+        digest: Digest | None,
     ) -> None:
-        attributes = self.artifacts.track(role, path, kind, metadata)
+        attributes = self.artifacts.track(role, path, kind, metadata, digest)
         attributes.update(self.capture.mapping(intermediate or {}))
         self.emit(sc.EVENT_ARTIFACT, attributes, f"{role}: {attributes[sc.FILE_PATH]}")
 
