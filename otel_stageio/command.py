@@ -68,9 +68,8 @@ def run_command(
     if resume:
         from .up_to_date import ask_for_command
 
-        decision = ask_for_command(io, words, cwd, code)
+        decision = ask_for_command(io, words, cwd, env, code)
         if decision:
-            io._end("skipped", extra={"reason": decision.sentence})
             return CommandResult(io.stage_name, 0, "skipped", recorder.elapsed_ns / 1e9, decision.sentence)
     # What the program is told in secret must not come back in what it says.
     recorder.capture.redactor.learn(env or {}, words)

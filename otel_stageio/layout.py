@@ -129,12 +129,17 @@ def within(path: str, root: Path) -> str | None:
         return full[len(top) + 1 :]
     parts = Path(path).parts
     for at in range(len(parts) - 2, -1, -1):
-        if parts[at] == root.name:
+        if parts[at] == root.name and not _other(Path(*parts[: at + 1])):
             return _relative(parts[at + 1 :])
     for at, part in enumerate(parts[:-1]):
         if STAGE_DIRECTORY.fullmatch(part) and (root / part).is_dir():
             return _relative(parts[at:])
     return None
+
+
+def _other(directory: Path) -> bool:
+    """Whether a directory cannot be where a job was before: it is there, and no job."""
+    return directory.is_dir() and not (directory / ".stageio").is_dir()
 
 
 def _relative(parts: tuple[str, ...]) -> str | None:

@@ -25,6 +25,9 @@ from .sinks.manifest_file import by_stage
 #: Words of a command that name files with these endings are its code.
 _SCRIPTS = frozenset({".bash", ".js", ".lua", ".pl", ".py", ".r", ".rb", ".sh"})
 _FILES = ("sha256", "dirHash1", "quick", "stat")
+_NOT_READ = "not read"
+#: Reasons that are recorded; the sentence says how many there are.
+_MOST_REASONS = 100
 
 
 class Reason(NamedTuple):
@@ -52,19 +55,23 @@ class Declared:
     Attributes:
         code: files by digest, under their names; or a version.
         inputs: files that it reads, as far as it knows by now.
+        place: the job, and what its relative paths are relative to.
     """
 
     parameters: dict[str, Any] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
+    place: dict[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
+        """For the record, which has the inputs themselves: so many were tracked before it asked."""
         return {
             "parameters": self.parameters,
             "code": self.code,
             "environment": self.environment,
-            "inputs": self.inputs,
+            "inputs": len(self.inputs),
+            "place": self.place,
         }
 
 
@@ -99,7 +106,7 @@ class Decision:
         found = {
             "skip": self.skip,
             "sentence": self.sentence,
-            "reasons": [reason._asdict() for reason in self.reasons],
+            "reasons": [reason._asdict() for reason in self.reasons[:_MOST_REASONS]],
         }
         return {**found, "source": self.source} if self.skip else found
 
@@ -145,7 +152,8 @@ def _before_comparing(job: Job, stage: str, former: list[dict[str, Any]]) -> Rea
     if asked:
         return Reason("forced", stage, asked)
     if _good(last):
-        return None
+        gone = (last.get("lost") or {}).get("journal")
+        return Reason("last attempt", stage, f"{gone} entries of the last attempt's record were lost") if gone else None
     if not _ours(last):
         return Reason("last attempt", stage, "the last attempt was recorded by the original, which takes no digests")
     why = _why(last)
@@ -231,11 +239,16 @@ def _declared(job: Job, record: Mapping[str, Any], declared: Declared | None, di
         return [
             Reason("code", name, f"code changed: {os.path.basename(name)}", before, after)
             for name, before in (then.get("code") or {}).items()
-            if (after := _code_now(name, before, digests)) != before
+            if (after := _code_now(name, before, digests)) != before or after == _NOT_READ
         ]
     if "parameters" not in then:
         return [Reason("parameter", "", f"attempt {attempt} did not say what its result depends on")]
     found = []
+    found += [
+        Reason("code", name, f"code cannot be verified: {name} could not be read")
+        for name, value in declared.code.items()
+        if value == _NOT_READ
+    ]
     for name, before, after in _differences(_by_name(then.get("code") or {}), _by_name(declared.code)):
         files = _is_digest(before) or _is_digest(after)
         change = "" if files else f" {_short(before)}→{_short(after)}"
@@ -246,10 +259,15 @@ def _declared(job: Job, record: Mapping[str, Any], declared: Declared | None, di
     ):
         for name, before, after in _differences(old, new):
             found.append(Reason(kind, name, f"{kind} {name} {_short(before)}→{_short(after)}", before, after))
-    listed = then.get("inputs") or []
-    found += [Reason("input", name, f"input added: {name}") for name in declared.inputs if name not in listed]
-    found += [Reason("input", name, f"input no longer read: {name}") for name in listed if name not in declared.inputs]
+    listed = [place_of(job, entry, then)[0] for entry in record.get("inputs", ())[: then.get("inputs", 0)]]
+    found += [Reason("input", name, f"input added: {name}") for name in _without(declared.inputs, listed)]
+    found += [Reason("input", name, f"input no longer read: {name}") for name in _without(listed, declared.inputs)]
     return found
+
+
+def _without(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    known = set(others)
+    return [name for name in names if name not in known]
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -280,7 +298,7 @@ def _short(value: Any) -> str:
 def _inputs(job: Job, record: Mapping[str, Any], declared: Declared | None, digests: Digests) -> list[Reason]:
     found = []
     for entry in record.get("inputs", ()):
-        name, path = place_of(job, entry)
+        name, path = place_of(job, entry, record.get("resume"))
         if entry.get("changed"):
             attempt = record.get("attempt")
             found.append(Reason("input", name, f"input changed while attempt {attempt} ran: {name}"))
@@ -298,7 +316,7 @@ def _outputs(job: Job, record: Mapping[str, Any], declared: Declared | None, dig
         return [Reason("output", "", f"attempt {record.get('attempt')} recorded no output that could be verified")]
     found = []
     for entry in outputs:
-        name, path = place_of(job, entry)
+        name, path = place_of(job, entry, record.get("resume"))
         if entry.get("exists") is False:
             found.append(Reason("output", name, f"output missing: {name}"))
         else:
@@ -324,11 +342,27 @@ def _file(role: str, name: str, path: Path, recorded: Digest, digests: Digests) 
     return [Reason(role, name, f"{role} changed: {name} ({change})", recorded, now)]
 
 
-def place_of(job: Job, entry: Mapping[str, Any]) -> tuple[str, Path]:
-    """A recorded file's name (relative to the job where it lies in it), and where it is now."""
+def place_of(job: Job, entry: Mapping[str, Any], resume: Mapping[str, Any] | None = None) -> tuple[str, Path]:
+    """A recorded file's name, relative to the job where it lies in it, and where it is now.
+
+    Args:
+        resume: of the same record. It knows where the job was then; without it that is a guess.
+    """
     path = str(entry.get("path", ""))
-    relative = within(path, job.root)
+    then = (resume or {}).get("place") or {}
+    if then:
+        path = os.path.normpath(os.path.join(then["directory"], path))
+        relative = inside_of(path, then["job"])
+    else:
+        relative = within(path, job.root)
     return (relative, job.root / relative) if relative is not None else (path, Path(os.path.abspath(path)))
+
+
+def inside_of(path: str, directory: str) -> str | None:
+    """An absolute path relative to a directory, None for one outside."""
+    if path == directory:
+        return "."
+    return path[len(directory) + 1 :] if path.startswith(directory + os.sep) else None
 
 
 def _unchanged(record: Mapping[str, Any]) -> str:
@@ -355,7 +389,12 @@ def code_of(code: Any, digests: Digests) -> dict[str, str]:
     if code is None:
         return {}
     if isinstance(code, (list, tuple, set, frozenset)):
-        return {name: value for item in code for name, value in code_of(item, digests).items()}
+        found: dict[str, str] = {}
+        for item in code:
+            for name, value in code_of(item, digests).items():
+                former = found.get(name, value)
+                found[name] = value if former == value else f"{former}, {value}"  # of two versions both count
+        return found
     if isinstance(code, (str, os.PathLike)):
         file = existing(code)
         if file is None and isinstance(code, str) and not code.endswith(tuple(_SCRIPTS)):
@@ -369,7 +408,7 @@ def code_of(code: Any, digests: Digests) -> dict[str, str]:
             source = inspect.getsourcefile(inspect.unwrap(code) if callable(code) else code)
         except TypeError:
             source = None
-    if source is None:
+    if source is None or existing(source) is None:  # in a notebook there is a name, and no file
         raise TypeError(f"code={code!r} has no source file; give a path, a module, a function or a version")
     return {os.path.abspath(source): _source_digest(source, digests)}
 
@@ -397,7 +436,7 @@ def environment_of(given: Mapping[str, Any] | Iterable[str] | None) -> dict[str,
 
 def _source_digest(path: str, digests: Digests) -> str:
     found = digests.of(path, kind="sha256")
-    return f"sha256:{found['sha256']}" if "sha256" in found else "not read"
+    return f"sha256:{found['sha256']}" if "sha256" in found else _NOT_READ
 
 
 def _code_now(name: str, before: str, digests: Digests) -> str:

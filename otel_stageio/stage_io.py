@@ -86,6 +86,7 @@ class StageIO(StagePaths):
         self._warned = False
         self._token: Any = None
         self._skip: str | None = None
+        self._up_to_date = False
         self._pipeline = pipeline = ambient.open_pipelines.get(self._job.key)
         waiting = lifecycle.logger_only.pop((self._job.key, self.stage_name), None)
         if waiting is not None and not waiting._recorder.ended:
@@ -199,6 +200,10 @@ class StageIO(StagePaths):
             save_manifest: False leaves a manifest that claims no success.
             **kwargs: further top-level keys of the manifest (``error=``, ``reason=``, ``exit_code=``).
         """
+        if self._up_to_date and status == "success":  # it has been skipped, which its caller need not tell apart
+            if not self._recorder.ended:
+                self._end("skipped", extra={"reason": self._skip})
+            return
         word = self._recorder.capture.string(status)
         if word == "running":  # an ended stage does not run; that is all its caller has said
             word = "incomplete"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import semconv as sc
-from .layout import within
-from .resume import Decision, Declared, code_of, code_of_command, decide, environment_of, place_of
+from .parameters import comparable
+from .resume import Decision, Declared, code_of, code_of_command, decide, environment_of, inside_of, place_of
 from .runtime import never_raises
 
 if TYPE_CHECKING:
@@ -31,12 +32,22 @@ def ask(io: StageIO, params: Mapping[str, Any], code: Any, env: Mapping[str, Any
     return _decided(io, {**recorder.record["config"], **params}, sources, environment_of(env))
 
 
-def ask_for_command(io: StageIO, words: Sequence[str], cwd: str | os.PathLike[str] | None, code: Any) -> Decision:
+def ask_for_command(
+    io: StageIO,
+    words: Sequence[str],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+    code: Any,
+) -> Decision:
     """The same for a program: its arguments are its parameters, and the scripts among them its code."""
     digests = io._recorder.artifacts.digests
     sources = code_of(code, digests) or code_of_command(words, cwd, digests)
     root = str(io._job.root)
-    return _decided(io, {"arguments": [word.replace(root, ".") for word in words]}, sources, {})
+    told = {"arguments": [word.replace(root, ".") for word in words]}
+    if cwd is not None:
+        place = os.path.abspath(cwd)
+        told["directory"] = [inside_of(place, root) or place]
+    return _decided(io, told, sources, {name: value.replace(root, ".") for name, value in (env or {}).items()})
 
 
 @never_raises(lambda: _UNKNOWN)
@@ -44,10 +55,12 @@ def _decided(io: StageIO, params: Mapping[str, Any], code: dict[str, str], env: 
     recorder = io._recorder
     if recorder.silent:
         return _UNKNOWN
-    plain = recorder.capture.mapping
-    paths = [path for role, path in recorder.artifacts.tracked if role == "input"]
-    inputs = sorted({within(path, io._job.root) or path for path in paths})
-    declared = Declared(plain(params), code, plain(env), [recorder.capture.string(name) for name in inputs])
+    recorder.refresh()
+    root, capture = str(io._job.root), recorder.capture
+    paths = [os.path.abspath(entry["path"]) for entry in recorder.record["inputs"]]
+    inputs = [inside_of(path, root) or path for path in paths]
+    place = {"job": root, "directory": str(Path.cwd())}
+    declared = Declared(comparable(capture, params), code, comparable(capture, env), inputs, place)
     decision = decide(io._job, io.stage_name, declared, recorder.artifacts.digests, attempt=recorder.attempt)
     if decision:
         _take_over(io, decision)
@@ -58,16 +71,20 @@ def _decided(io: StageIO, params: Mapping[str, Any], code: dict[str, str], env: 
     said = "skipped" if decision else "has to run"
     io.get_stage_logger().info("%s: %s", said, decision.sentence)
     if decision:
+        io._up_to_date = True
         io.skip(decision.sentence)
     return decision
 
 
 def _take_over(io: StageIO, decision: Decision) -> None:
-    """The record of a skip has the files that it stands for, so that who reads it need not look for another."""
+    """The record of a skip has the files that it stands for, so that who reads it need not look for another; and their
+    digests, so that what happens to them from now on is a change.
+    """
+    record = decision.record or {}
     for role, name in (("input", "inputs"), ("output", "outputs")):
-        for entry in (decision.record or {}).get(name, ()):
-            _, path = place_of(io._job, entry)
+        for entry in record.get(name, ()):
+            _, path = place_of(io._job, entry, record.get("resume"))
             known = {"path", "type", "size_bytes", "exists", "changed", "digest"}
             metadata = {key: value for key, value in entry.items() if key not in known}
             shown = entry["path"] if os.path.abspath(entry["path"]) == str(path) else str(path)
-            io._recorder.track(role, shown, entry.get("type", "file"), metadata)
+            io._recorder.track(role, shown, entry.get("type", "file"), metadata, digest=entry.get("digest"))
