@@ -54,14 +54,14 @@ class Declared:
 
     Attributes:
         code: files by digest, under their names; or a version.
-        inputs: files that it reads, as far as it knows by now.
+        inputs: name and place of the files that it reads, as far as it knows by now.
         place: the job, and what its relative paths are relative to.
     """
 
     parameters: dict[str, Any] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
+    inputs: list[tuple[str, Path]] = field(default_factory=list)
     place: dict[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -243,6 +243,8 @@ def _declared(job: Job, record: Mapping[str, Any], declared: Declared | None, di
         ]
     if "parameters" not in then:
         return [Reason("parameter", "", f"attempt {attempt} did not say what its result depends on")]
+    if "arguments" in declared.parameters and "arguments" not in then["parameters"]:
+        return [Reason("parameter", "", "its program asks for itself")]
     found = []
     found += [
         Reason("code", name, f"code cannot be verified: {name} could not be read")
@@ -259,15 +261,15 @@ def _declared(job: Job, record: Mapping[str, Any], declared: Declared | None, di
     ):
         for name, before, after in _differences(old, new):
             found.append(Reason(kind, name, f"{kind} {name} {_short(before)}→{_short(after)}", before, after))
-    listed = [place_of(job, entry, then)[0] for entry in record.get("inputs", ())[: then.get("inputs", 0)]]
+    listed = [place_of(job, entry, then) for entry in record.get("inputs", ())[: then.get("inputs", 0)]]
     found += [Reason("input", name, f"input added: {name}") for name in _without(declared.inputs, listed)]
     found += [Reason("input", name, f"input no longer read: {name}") for name in _without(listed, declared.inputs)]
     return found
 
 
-def _without(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    known = set(others)
-    return [name for name in names if name not in known]
+def _without(files: Iterable[tuple[str, Path]], others: Iterable[tuple[str, Path]]) -> list[str]:
+    known = {path for _, path in others}
+    return [name for name, path in files if path not in known]
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -350,12 +352,9 @@ def place_of(job: Job, entry: Mapping[str, Any], resume: Mapping[str, Any] | Non
     """
     path = str(entry.get("path", ""))
     then = (resume or {}).get("place") or {}
-    if then:
-        path = os.path.normpath(os.path.join(then["directory"], path))
-        relative = inside_of(path, then["job"])
-    else:
-        relative = within(path, job.root)
-    return (relative, job.root / relative) if relative is not None else (path, Path(os.path.abspath(path)))
+    full = os.path.abspath(os.path.join(then["directory"], path) if then else path)
+    relative = inside_of(full, then["job"]) if then else within(path, job.root)
+    return (path, Path(full)) if relative is None else (relative, job.root / relative)
 
 
 def inside_of(path: str, directory: str) -> str | None:

@@ -56,10 +56,9 @@ def _decided(io: StageIO, params: Mapping[str, Any], code: dict[str, str], env: 
     if recorder.silent:
         return _UNKNOWN
     recorder.refresh()
-    root, capture = str(io._job.root), recorder.capture
-    paths = [os.path.abspath(entry["path"]) for entry in recorder.record["inputs"]]
-    inputs = [inside_of(path, root) or path for path in paths]
-    place = {"job": root, "directory": str(Path.cwd())}
+    capture = recorder.capture
+    place = {"job": str(io._job.root), "directory": str(Path.cwd())}
+    inputs = [place_of(io._job, entry, {"place": place}) for entry in recorder.record["inputs"]]
     declared = Declared(comparable(capture, params), code, comparable(capture, env), inputs, place)
     decision = decide(io._job, io.stage_name, declared, recorder.artifacts.digests, attempt=recorder.attempt)
     if decision:
