@@ -80,10 +80,14 @@ def _take_over(io: StageIO, decision: Decision) -> None:
     digests, so that what happens to them from now on is a change.
     """
     record = decision.record or {}
+    own = io._recorder.record
+    told = {(name, entry["path"]): entry.get("digest") for name in ("inputs", "outputs") for entry in own[name]}
     for role, name in (("input", "inputs"), ("output", "outputs")):
         for entry in record.get(name, ()):
             _, path = place_of(io._job, entry, record.get("resume"))
             known = {"path", "type", "size_bytes", "exists", "changed", "digest"}
             metadata = {key: value for key, value in entry.items() if key not in known}
             shown = entry["path"] if os.path.abspath(entry["path"]) == str(path) else str(path)
+            if entry.get("digest") and told.get((name, shown)) == entry["digest"]:
+                continue
             io._recorder.track(role, shown, entry.get("type", "file"), metadata, digest=entry.get("digest"))
