@@ -14,6 +14,7 @@ from .digest import Digest, Digests, Identity, Stopped, budget, not_computed
 from .read_ahead import WORTH_IT, read_ahead, wait_for
 
 _MOST_ENTRIES = 100_000
+_SMALL = 1 << 20
 #: (role, absolute path)
 _Key = tuple[str, str]
 
@@ -94,7 +95,7 @@ class Artifacts:
         """Of a small input that was written a moment ago: another write in this moment would not show in its times."""
         if key[0] != "input" or look.identity is None or self.digests.tier not in ("sha256", "quick"):
             return None
-        if look.identity.size >= WORTH_IT or look.identity.settled(time.time_ns()):
+        if look.identity.size >= _SMALL or look.identity.settled(time.time_ns()):
             return None
         found = self.digests.of(key[1])
         return None if "not_computed" in found else found
