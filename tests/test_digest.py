@@ -258,8 +258,8 @@ def test_an_input_overwritten_within_the_tick_in_which_it_was_read(
     film = tmp_path / "film"
     same = 0
     for number in range(20):
-        film.write_bytes(b"one")
         with StageIO("asr", job) as io:
+            film.write_bytes(b"one")
             before = Identity.of(film.stat())
             io.track_input(film)
             film.write_bytes(b"two")
@@ -405,6 +405,8 @@ def test_an_input_that_is_linked_to_or_touched_has_not_changed_where_its_content
 ) -> None:
     film = tmp_path / "film"
     film.write_bytes(b"one")
+    settle(film)
+    one_stage(job, [film])
     with StageIO("asr", job) as io:
         io.track_input(film)
         os.link(film, tmp_path / "link")
