@@ -53,15 +53,27 @@ def run_command(
     stdin: int | None = None,
     passthrough: Passthrough | None = None,
     meter: Meter | None = None,
+    resume: bool = False,
+    code: Any = None,
+    outputs: Sequence[str | os.PathLike[str]] = (),
 ) -> CommandResult:
     """Run a program as the stage that ``io`` has opened, and end the stage as the program ended.
 
     Args:
+        resume: do not, if its last attempt succeeded and all that it depends on is as it was.
+        code: what it depends on, beside the scripts that its arguments name.
+        outputs: files that it is going to write, as far as it does not say so itself.
         passthrough: where a wrapper passes the program's output on; without one, its lines go to the console.
         meter: shows how far the program is.
     """
     recorder = io._recorder
     words = [os.fspath(word) for word in argv]
+    if resume:
+        from .up_to_date import ask_for_command
+
+        decision = ask_for_command(io, words, cwd, env, code)
+        if decision:
+            return CommandResult(io.stage_name, 0, "skipped", recorder.elapsed_ns / 1e9, decision.sentence)
     # What the program is told in secret must not come back in what it says.
     recorder.capture.redactor.learn(env or {}, words)
     executable = os.path.basename(words[0])
@@ -115,6 +127,10 @@ def run_command(
         if meter is not None:
             meter.close()
     recorder.refresh()
+    tracked = {os.path.abspath(entry["path"]) for entry in recorder.record["outputs"]}
+    for path in outputs:
+        if os.path.abspath(path) not in tracked:
+            io.track_output(path)
     said = recorder.record["status"]
     status, error_type, explanation = _verdict(executable, returncode, child, timeout, said)
     message = message or explanation

@@ -21,10 +21,11 @@ RESERVED = frozenset(
         "kind", "schema_version", "stage", "stage_number", "timestamp", "status", "inputs", "outputs",
         "intermediate_files", "config", "resources", "errors", "warnings", "duration_seconds", "completed_at",
         "attempt", "attempts", "substages", "trace", "lost", "redactions", "sanitised", "progress", "extra", "cause",
+        "resume",
     }
 )  # fmt: skip
 #: Keys of an artifact entry that metadata cannot overwrite (``type`` may); what collides is kept under ``metadata``.
-RESERVED_ENTRY = frozenset({"path", "size_bytes", "exists", "digest", "metadata"})
+RESERVED_ENTRY = frozenset({"path", "size_bytes", "exists", "changed", "digest", "metadata"})
 
 _LISTS = {"input": "inputs", "output": "outputs", "intermediate": "intermediate_files"}
 
@@ -118,13 +119,21 @@ class Fold:
                 entry[key] = value
         entry.pop("size_bytes", None)
         entry.pop("exists", None)
+        entry.pop("digest", None)
         if sc.FILE_SIZE in attributes:
             entry["size_bytes"] = attributes[sc.FILE_SIZE]
         elif attributes.get(sc.ARTIFACT_EXISTS) is False:
             entry["exists"] = False
+        if sc.LOCAL_DIGEST in attributes:
+            entry["digest"] = attributes[sc.LOCAL_DIGEST]
+        if sc.ARTIFACT_CHANGED in attributes:
+            entry["changed"] = attributes[sc.ARTIFACT_CHANGED]
 
     def _config(self, event: Event) -> None:
         self.record["config"].update(event.attributes.get(sc.LOCAL_CONFIG, {}))
+
+    def _resume(self, event: Event) -> None:
+        self.record.setdefault("resume", {}).update(event.attributes.get(sc.LOCAL_RESUME, {}))
 
     def _resources(self, event: Event) -> None:
         resources = event.attributes.get(sc.LOCAL_RESOURCES, {})
@@ -200,6 +209,7 @@ _HANDLERS = {
     sc.EVENT_ARTIFACT: Fold._artifact,
     sc.EVENT_CONFIG: Fold._config,
     sc.EVENT_RESOURCES: Fold._resources,
+    sc.EVENT_RESUME: Fold._resume,
     sc.EVENT_WARNING: Fold._warning,
     sc.EVENT_ERROR: Fold._error,
     sc.EVENT_EXCEPTION: Fold._error,

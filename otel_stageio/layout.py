@@ -36,6 +36,7 @@ UNKNOWN_NUMBER = 99
 NUMBERS: dict[str, int] = {name: number for number, name in enumerate(STAGES, 1)}
 NUMBERS.update({name: NUMBERS[parent] for name, parent in SHARED.items()})
 
+STAGE_DIRECTORY = re.compile(r"\d\d_.+")
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 _NAME_BYTES = 100  # leaves room for "99_", ".12.metrics.jsonl" and a digest within NAME_MAX (255 bytes)
 
@@ -107,6 +108,45 @@ def inside(directory: Path, name: str) -> Path:
     return directory / text
 
 
+def within(path: str, root: Path) -> str | None:
+    """A recorded path relative to a job, wherever the job lies by now, or None for one outside.
+
+    Manifests keep paths as their callers gave them, often relative to a directory that is long gone; the job may have
+    been moved or copied since.
+
+    Args:
+        root: the job directory, absolute.
+
+    Example:
+        >>> within("out/film/06_asr/segments.json", Path("/mnt/copy/film"))
+        '06_asr/segments.json'
+    """
+    if not path or "\0" in path:
+        return None
+    full, top = os.path.abspath(path), str(root)
+    if full == top:
+        return "."
+    if full.startswith(top + os.sep):
+        return full[len(top) + 1 :]
+    parts = Path(path).parts
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at] == root.name and not _other(Path(*parts[: at + 1])):
+            return _relative(parts[at + 1 :])
+    for at, part in enumerate(parts[:-1]):
+        if STAGE_DIRECTORY.fullmatch(part) and (root / part).is_dir():
+            return _relative(parts[at:])
+    return None
+
+
+def _other(directory: Path) -> bool:
+    """Whether a directory cannot be where a job was before: it is there, and no job."""
+    return directory.is_dir() and not (directory / ".stageio").is_dir()
+
+
+def _relative(parts: tuple[str, ...]) -> str | None:
+    return None if ".." in parts else os.path.join(*parts)
+
+
 class Job:
     """The paths of one job directory.
 
@@ -130,6 +170,7 @@ class Job:
         self.delivery_lock = self.machinery / "delivery.lock"
         self.deliverer_lock = self.machinery / "deliverer.lock"
         self.refused = self.machinery / "refused.jsonl"
+        self.digests = self.machinery / "digests"
 
     @property
     def key(self) -> str:

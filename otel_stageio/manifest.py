@@ -36,6 +36,8 @@ class Artifact(Open):
     path: str = Field("", description="The path exactly as the stage passed it.")
     size_bytes: int | None = Field(None, description="Size at the end of the stage; a directory's is recursive.")
     exists: bool | None = Field(None, description="False if it was not there at the end.")
+    changed: bool | None = Field(None, description="True for an input that changed while the stage ran.")
+    digest: dict[str, Any] | None = Field(None, description="sha256 or dirHash1; or why it was not computed.")
     retained: Any = Field(None, description="Intermediate files: kept after the stage?")
     reason: Any = Field(None, description="Intermediate files: why it was made or kept.")
     metadata: dict[str, Any] | None = Field(None, description="Metadata under reserved names.")
@@ -67,6 +69,18 @@ class Trace(Open):
     run_id: str | None = None
 
 
+class Resume(Open):
+    """What a stage declared that its result depends on, and whether that made it run."""
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    code: dict[str, str] = Field(default_factory=dict, description="Files by digest, or a version by its name.")
+    environment: dict[str, Any] = Field(default_factory=dict)
+    skip: bool | None = Field(None, description="Whether everything was verified to be as it was.")
+    sentence: str = Field("", description="Why it ran, or why it did not have to.")
+    reasons: list[dict[str, Any]] = Field(default_factory=list)
+    source: dict[str, Any] | None = Field(None, description="The attempt whose outputs these are.")
+
+
 class Progress(Open):
     done: float | None = None
     total: float | None = None
@@ -93,6 +107,7 @@ class Record(Open):
     completed_at: str | None = None
     cause: str | None = Field(None, description="Why it died, where that is known.")
     progress: Progress | None = None
+    resume: Resume | None = None
     attempt: int = Field(1, description="The stage's how-manieth attempt in this job.")
     trace: Trace = Field(default_factory=lambda: Trace())
     lost: dict[str, int] = Field(default_factory=dict, description="What could not be recorded, counted by sink.")

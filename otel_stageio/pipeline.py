@@ -54,6 +54,7 @@ class Pipeline:
         job_dir: the job directory; made if it is not there.
         stages: names of the stages that are to come, for ``status``.
         attributes: further attributes of the root span.
+        resume: what ``command(resume=)`` is where it is not given; ``OTEL_STAGEIO_RESUME=on`` says so too.
 
     Example:
         >>> with Pipeline("subtitles", job) as run:
@@ -71,6 +72,7 @@ class Pipeline:
         *,
         stages: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        resume: bool = False,
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"a pipeline needs a name, not {name!r}")
@@ -80,6 +82,7 @@ class Pipeline:
         self.name = self._capture.string(name)
         self._planned = [self._capture.string(stage) for stage in stages or ()]
         self._attributes = self._capture.attributes(attributes or {})
+        self._resume = resume or os.environ.get(sc.ENV_RESUME, "").strip().lower() == "on"
         self._run: runs.Run | None = None
         self._pid = 0
         self._failure: str | None = None
@@ -210,6 +213,10 @@ class Pipeline:
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         check: bool = True,
+        resume: bool | None = None,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+        outputs: Sequence[str | os.PathLike[str]] = (),
+        code: Any = None,
     ) -> CommandResult:
         """Run any program as a stage, in a process group of its own; its output goes line by line to the stage's log.
 
@@ -220,6 +227,11 @@ class Pipeline:
             timeout: seconds, after which the whole group gets SIGTERM, and SIGKILL ten seconds later.
             env: added to this process's environment.
             check: raise unless the stage succeeded or was skipped.
+            resume: skip it if its last attempt succeeded with these arguments, and inputs, outputs and code are what
+                they were, by content. A program that opens ``StageIO`` has said what it reads and writes.
+            inputs, outputs: files of a program that does not say so itself.
+            code: what the result depends on, beside the scripts among the arguments; see
+                :meth:`StageIO.up_to_date`.
 
         Raises:
             StageFailed: if ``check`` and the stage did not succeed.
@@ -239,7 +251,20 @@ class Pipeline:
         journal = None if recorder.silent else self._job.journal(recorder.stage, recorder.attempt)
         meter = Meter(io.stage_name, self._console, self._show, journal)
         try:
-            result = run_command(io, words, timeout=timeout, env=env, cwd=cwd, stdin=subprocess.DEVNULL, meter=meter)
+            for path in inputs:
+                io.track_input(path)
+            result = run_command(
+                io,
+                words,
+                timeout=timeout,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                resume=self._resume if resume is None else resume,
+                code=code,
+                outputs=outputs,
+                meter=meter,
+            )
         except BaseException as error:
             io._end_with(error)
             raise

@@ -26,6 +26,7 @@ from .lines import LineWriter
 from .opening import enter, join
 from .otlp import decode, encode
 from .otlp.provider import process_resource
+from .otlp.root_span import context as span_context
 from .otlp.span_events import Bridge
 from .recovery import end_spans
 from .resources import out_of_memory
@@ -60,7 +61,7 @@ class Recorder(Voice):
         attributes: Mapping[str, Any] | None = None,
         handed: str | None = None,
     ) -> None:
-        super().__init__(Capture(job))
+        super().__init__(Capture(job), digested=True)
         self.job = job
         self.stage = stage
         self.ended = False
@@ -187,6 +188,8 @@ class Recorder(Voice):
         self._bridge.offer(event)
         if event.name == sc.EVENT_ATTRIBUTES:
             self.span.set_attributes(event.attributes)
+        elif event.name == sc.EVENT_RESUME:
+            _link_to_source(self.span, event.attributes)
         elif event.name == sc.EVENT_CONFIG:
             prefix = sc.CONFIG_PREFIX
             self.span.set_attributes({key: item for key, item in event.attributes.items() if key.startswith(prefix)})
@@ -356,6 +359,16 @@ class Recorder(Voice):
                 self._project(event)
             self._projected = len(foreign)
 
+    @never_raises()
+    def examine(self, seconds: float | None = None) -> None:
+        """As :meth:`Voice.examine`, and what forked workers have tracked as well."""
+        self.refresh()
+        for role, name in (("input", "inputs"), ("output", "outputs")):
+            for entry in self.record[name]:
+                if "digest" not in entry:
+                    self.artifacts.adopt(role, entry["path"])
+        super().examine(seconds)
+
     def replay(self, path: Path) -> dict[str, Any]:
         """Fold a journal anew: this stage's record is what it says, whoever wrote it."""
         self._foreign(path)
@@ -510,6 +523,16 @@ def open_recorder(job: Job, stage: str, **how: Any) -> Recorder:
         from .silent import SilentRecorder
 
         return SilentRecorder(Capture(job))  # type: ignore[return-value]
+
+
+def _link_to_source(span: trace.Span, attributes: Mapping[str, Any]) -> None:
+    """From a stage that was skipped to the one that made its outputs."""
+    wire = {key: value for key, value in attributes.items() if not key.startswith(sc.LOCAL_PREFIX)}
+    span.set_attributes(wire)
+    source = attributes.get(sc.LOCAL_RESUME, {}).get("source")
+    if source and source.get("trace_id") and source.get("span_id"):
+        context = span_context(int(source["trace_id"], 16), int(source["span_id"], 16))
+        span.add_link(context, {sc.LINK: "made the outputs"})
 
 
 class _Begun(NamedTuple):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -29,6 +29,9 @@ from .runtime import never_raises, runtime
 from .stage_manifest import StageManifest
 from .stage_paths import StagePaths
 from .step import Step
+
+if TYPE_CHECKING:
+    from .resume import Decision
 
 
 class StageIO(StagePaths):
@@ -83,6 +86,7 @@ class StageIO(StagePaths):
         self._warned = False
         self._token: Any = None
         self._skip: str | None = None
+        self._up_to_date = False
         self._pipeline = pipeline = ambient.open_pipelines.get(self._job.key)
         waiting = lifecycle.logger_only.pop((self._job.key, self.stage_name), None)
         if waiting is not None and not waiting._recorder.ended:
@@ -198,6 +202,10 @@ class StageIO(StagePaths):
             save_manifest: False leaves a manifest that claims no success.
             **kwargs: further top-level keys of the manifest (``error=``, ``reason=``, ``exit_code=``).
         """
+        if self._up_to_date and status == "success":  # it has been skipped, which its caller need not tell apart
+            if not self._recorder.ended:
+                self._end("skipped", extra={"reason": self._skip})
+            return
         word = self._recorder.capture.string(status)
         if word == "running":  # an ended stage does not run; that is all its caller has said
             word = "incomplete"
@@ -206,6 +214,36 @@ class StageIO(StagePaths):
     def finalize_stage_manifest(self, exit_code: int = 0, **kwargs: Any) -> None:
         """A later caller's :meth:`finalize`: 0 is success."""
         self.finalize("success" if exit_code == 0 else "failed", exit_code=exit_code, **kwargs)
+
+    def up_to_date(
+        self,
+        params: Mapping[str, Any] | None = None,
+        code: Any = None,
+        env: Mapping[str, Any] | Iterable[str] | None = None,
+    ) -> Decision:
+        """Whether the stage may be skipped, because its last attempt succeeded and all that it depends on is as it was.
+
+        If so, the stage *is* skipped: its record takes over inputs and outputs, with a link to the attempt that made
+        them, and all that is left to do is to leave the block. Files are compared by content. Ask when everything that
+        the stage is going to read has been tracked.
+
+        Args:
+            params: what the result depends on beside files; what :meth:`set_config` has recorded counts too.
+            code: what the result depends on: a path, module, function, a version, or a list of these.
+            env: versions and the like as a mapping, or names of environment variables.
+
+        Raises:
+            TypeError: if ``code`` has no source file.
+
+        Example:
+            >>> with StageIO("asr", output_base=job) as io:
+            ...     audio = io.track_input(io.get_input_path("audio.wav", from_stage="demux"), "audio")
+            ...     if not io.up_to_date(params={"beam_size": 5}, code=__file__):
+            ...         _ = io.track_output(io.save_json({"text": "…"}, "segments.json"), "transcript")
+        """
+        from .up_to_date import ask
+
+        return ask(self, params or {}, code, env)
 
     def skip(self, reason: str) -> None:
         """The stage has nothing to do, and why. In a ``with`` block it ends when the block does."""
@@ -216,6 +254,12 @@ class StageIO(StagePaths):
 
     def _end(self, status: str, **how: Any) -> None:
         first = not self._recorder.ended and os.getpid() == self._recorder.pid
+        impatience: BaseException | None = None
+        if first and status in sc.GOOD_STATUSES:
+            try:
+                self._recorder.examine()
+            except BaseException as error:  # Ctrl-C and SIGTERM end the reading; the stage has succeeded all the same
+                impatience = error
         try:
             with held_signals():
                 self._recorder.end(status, **how)
@@ -225,6 +269,8 @@ class StageIO(StagePaths):
         if first and self._pipeline is not None:
             why = how.get("message") or self._recorder.record.get("reason")
             self._pipeline.stage_ended(self.stage_name, status, self._recorder.elapsed_ns / 1e9, why)
+        if impatience is not None:
+            raise impatience
 
     @never_raises()
     def _release(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from . import semconv as sc
 from .artifacts import Artifacts
 from .capture import Capture
+from .digest import Digest, Digests
 from .events import ERROR, INFO, WARN, config_attributes
 from .runtime import never_raises, runtime
 
@@ -19,11 +20,15 @@ _RESERVED = (sc.LOCAL_PREFIX, sc.LOST_PREFIX, sc.REDACTIONS, sc.SANITISED)
 
 
 class Voice:
-    """Turns calls into events for ``emit``, which the subclass provides."""
+    """Turns calls into events for ``emit``, which the subclass provides.
 
-    def __init__(self, capture: Capture) -> None:
+    Args:
+        digested: whether what is tracked is read for its digest.
+    """
+
+    def __init__(self, capture: Capture, *, digested: bool = False) -> None:
         self.capture = capture
-        self.artifacts = Artifacts(capture)
+        self.artifacts = Artifacts(capture, Digests(capture.job, None if digested else "off"))
         self._progress_ns = 0
         #: Kept so that the same exception is not recorded twice: added by the stage, then raised out of it.
         self._seen: BaseException | None = None
@@ -43,22 +48,35 @@ class Voice:
         kind: Any,
         metadata: Mapping[str, Any],
         intermediate: Mapping[str, Any] | None = None,
+        digest: Digest | None = None,
     ) -> None:
-        """``role`` is ``input``, ``output`` or ``intermediate``.
+        """``role`` is ``input``, ``output`` or ``intermediate``; ``digest`` is to be recorded as it is given.
 
         Raises:
             TypeError: if ``path`` is not a path.
         """
         given = os.fspath(path)
-        self._track(role, given if isinstance(given, str) else os.fsdecode(given), kind, metadata, intermediate)
+        given = given if isinstance(given, str) else os.fsdecode(given)
+        self._track(role, given, kind, metadata, intermediate, digest)
 
     @never_raises()
     def _track(
-        self, role: str, path: str, kind: Any, metadata: Mapping[str, Any], intermediate: Mapping[str, Any] | None
+        self,
+        role: str,
+        path: str,
+        kind: Any,
+        metadata: Mapping[str, Any],
+        intermediate: Mapping[str, Any] | None,
+        digest: Digest | None,
     ) -> None:
-        attributes = self.artifacts.track(role, path, kind, metadata)
+        attributes = self.artifacts.track(role, path, kind, metadata, digest)
         attributes.update(self.capture.mapping(intermediate or {}))
         self.emit(sc.EVENT_ARTIFACT, attributes, f"{role}: {attributes[sc.FILE_PATH]}")
+
+    @never_raises()
+    def examine(self, seconds: float | None = None) -> None:
+        """Compute the digests of what was tracked; see :meth:`otel_stageio.artifacts.Artifacts.examine`."""
+        self.artifacts.examine(seconds)
 
     @never_raises()
     def config(self, values: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -395,6 +396,29 @@ def test_the_run_is_one_trace_and_what_was_said_is_not_in_it(whole_run: WholeRun
     for name, stage in (("decode_audio", "demux"), ("transcribe", "asr"), ("align", "alignment")):
         inner = next(span for span in spans if span["name"] == name)
         assert by_id[by_id[inner["parentSpanId"]]["parentSpanId"]]["name"] == stage
+
+
+def test_a_second_run_does_nothing_again_and_says_whose_results_these_are(whole_run: WholeRun, tmp_path: Path) -> None:
+    first, _ = whole_run
+    job = tmp_path / "moved" / "job"
+    shutil.copytree(first, job)
+    result = demo("--job-dir", job)
+    assert result.returncode == 0, result.stdout + result.stderr
+    stages = {}
+    for path in job.glob("*/manifest.json"):
+        manifest = Manifest.load(path)
+        stages.update({record.stage: record for record in (manifest, *manifest.substages.values())})
+    assert {record.status for record in stages.values()} == {"skipped"}
+    for name, record in stages.items():
+        if name != "translation":  # which has nothing to do in any run
+            (made,) = record.attempts
+            assert record.resume is not None
+            assert record.resume.skip
+            assert record.resume.source is not None
+            assert record.resume.source["span_id"] == made.trace.span_id
+            assert [entry.digest for entry in record.outputs] == [entry.digest for entry in made.outputs]
+            spans = (job / ".stageio" / "spool" / f"{name}.2.spans.jsonl").read_text(encoding="utf-8")
+            assert f'"links":[{{"traceId":"{made.trace.trace_id}","spanId":"{made.trace.span_id}"' in spans
 
 
 def test_a_film_that_is_none_fails_plainly(tmp_path: Path) -> None:

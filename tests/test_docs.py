@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL)
+def blocks(kind: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -49,9 +49,26 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "job1" / "06_asr" / "manifest.json").exists()
 
 
-def run_commands(where: Path, environment: dict[str, str]) -> int:
+def test_the_page_on_resuming_is_true(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "RESUME.md").read_text(encoding="utf-8")
+    code = blocks("python", page)
+    environment = {**os.environ, "OTEL_STAGEIO_CONSOLE": "off"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said = []
+    for block in code:
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said += done.stdout.splitlines()
+    assert said == re.findall(r"^run\(\d\) +# (.*)$", code[0], re.MULTILINE)
+    (tmp_path / "pipeline.sh").write_text("exit 3\n")
+    assert run_commands(tmp_path, environment, page) == 4
+
+
+def run_commands(where: Path, environment: dict[str, str], text: str = README) -> int:
     ran = 0
-    for block in blocks("console"):
+    for block in blocks("console", text):
         for command in re.findall(r"^\$ (otel-stageio .*)$", block, re.MULTILINE):
             words = shlex.split(command, comments=True)
             if words[1] == "serve":  # does not end by itself: test_serve.py, test_cli_help.py

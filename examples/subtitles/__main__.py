@@ -38,15 +38,19 @@ def run_pipeline(media: Path, job_dir: Path, backend: str, model: str) -> tuple[
     """Run all stages. Returns the transcript and the muxed film.
 
     Three stages are child processes, as they are where each has its own environment: those programs open the stage
-    themselves. The others run here.
+    themselves. The others run here. A stage is skipped where nothing that it depends on has changed since it succeeded:
+    the pipeline asks before it starts a program, the others ask themselves.
     """
 
     def program(name: str, *arguments: str | Path) -> list[str]:
         words = [sys.executable, "-m", f"examples.subtitles.stages.{name}", "--job-dir", job_dir, *arguments]
         return [str(word) for word in words]
 
-    with Pipeline("subtitles", job_dir, stages=STAGES) as run:
-        run.command("demux", program("demux", "--media", media), timeout=600)
+    def code(name: str) -> Path:
+        return HERE / "stages" / f"{name}.py"
+
+    with Pipeline("subtitles", job_dir, stages=STAGES, resume=True) as run:
+        run.command("demux", program("demux", "--media", media), timeout=600, code=code("demux"))
         with run.stage("tmdb") as io:
             tmdb.run_stage(io)
         with run.stage("glossary_load") as io:
@@ -55,10 +59,10 @@ def run_pipeline(media: Path, job_dir: Path, backend: str, model: str) -> tuple[
             source_separation.run_stage(io)
         with run.stage("pyannote_vad") as io:
             pyannote_vad.run_stage(io)
-        run.command("asr", program("asr", "--backend", backend, "--model", model), timeout=7200)
+        run.command("asr", program("asr", "--backend", backend, "--model", model), timeout=7200, code=code("asr"))
         with run.stage("hallucination_removal") as io:
             hallucination_removal.run_stage(io)
-        run.command("alignment", program("alignment"), timeout=3600)
+        run.command("alignment", program("alignment"), timeout=3600, code=code("alignment"))
         with run.stage("lyrics_detection") as io:
             lyrics_detection.run_stage(io)
         with run.stage("export_transcript") as io:

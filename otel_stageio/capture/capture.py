@@ -20,6 +20,7 @@ _SHORT = 100
 class Capture:
     def __init__(self, job: Job) -> None:
         self.redactor = Redactor()
+        self.job = job
         self.paths = PathPolicy(job)
         self._plainer = Plainer(self.redactor.text, self.redactor.key, MASK)
         self._reported = (0, 0)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from .commands import act, check, look
+from .commands import act, check, look, origins
 from .run import run
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -53,5 +53,7 @@ for command in (
     act.prune,
     check.doctor,
     check.schema,
+    origins.why,
+    origins.lineage,
 ):
     app.command()(command)

@@ -23,6 +23,22 @@ def run(
         str | None,
         typer.Option("--drop-in", metavar="PACKAGE", help="PACKAGE's stage_utils, logger and stage_manifest are ours."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip what succeeded, where nothing that it depends on has changed.")
+    ] = False,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Run it in any case; may be repeated; all is every stage.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run it and what comes after it in any case.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Run nothing: say what would run, and why.")] = False,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", metavar="FILE", help="With --stage: a file that the command reads.")
+    ] = None,
+    outputs: Annotated[
+        list[str] | None, typer.Option("--output", metavar="FILE", help="With --stage: a file that the command writes.")
+    ] = None,
 ) -> None:
     """Run a command as a stage of a job, without touching its code.
 
@@ -35,8 +51,15 @@ def run(
       otel-stageio run out/job1 --stage asr -- ./asr.sh audio.wav
       otel-stageio run out/job1 -- ./pipeline.sh film.mkv
       otel-stageio run --drop-in shared -- python scripts/asr.py
+
+      otel-stageio run out/job1 --stage asr --resume --input audio.wav --output out.srt -- ./asr.sh
     """
     job, words = _split(command, job_needed=drop_in is None or stage is not None)
+    if (inputs or outputs) and stage is None:
+        raise typer.BadParameter("--input and --output go with --stage")
+    if explain and job is not None:
+        _explain(job)
+    _ask_for(resume, force or [], start)
     if drop_in is not None:
         from ..compat.drop_in import drop_in_environment
 
@@ -46,7 +69,9 @@ def run(
             raise typer.BadParameter(str(error)) from error
     if job is None or not words:
         _replace_process(words)
-    raise typer.Exit(_run_stage(job, stage, words, timeout) if stage else _run_all(job, name, words))
+    if stage is None:
+        raise typer.Exit(_run_all(job, name, words))
+    raise typer.Exit(_run_stage(job, stage, words, timeout, inputs or [], outputs or []))
 
 
 def _split(command: list[str], *, job_needed: bool) -> tuple[str | None, list[str]]:
@@ -68,8 +93,35 @@ def _replace_process(words: list[str]) -> NoReturn:
         raise typer.Exit(127 if isinstance(error, FileNotFoundError) else 126) from error
 
 
-def _run_stage(job: str, stage: str, words: list[str], timeout: float | None) -> int:
+def _explain(job: str) -> NoReturn:
+    from .commands.common import answering
+
+    with answering():
+        from ..reading.job import read_job
+        from .terminal import Terminal
+        from .why import answers_of, show_answers
+
+        show_answers(answers_of(read_job(job, steps=False), None), Terminal())
+    raise typer.Exit
+
+
+def _ask_for(resume: bool, force: list[str], start: str | None) -> None:
+    """What the command's own stages find in their environment."""
+    from ..semconv import ENV_FORCE, ENV_FROM, ENV_RESUME
+
+    if resume:
+        os.environ[ENV_RESUME] = "on"
+    if force:
+        os.environ[ENV_FORCE] = ",".join(force)
+    if start is not None:
+        os.environ[ENV_FROM] = start
+
+
+def _run_stage(
+    job: str, stage: str, words: list[str], timeout: float | None, inputs: list[str], outputs: list[str]
+) -> int:
     from ..command import run_command
+    from ..semconv import ENV_RESUME
     from ..sinks.console import Passthrough
     from ..stage_io import StageIO
 
@@ -81,12 +133,16 @@ def _run_stage(job: str, stage: str, words: list[str], timeout: float | None) ->
     # which the command would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
+        for path in inputs:
+            io.track_input(path)
         result = run_command(
             io,
             words,
             timeout=timeout,
             own_group=timeout is not None and not sys.stdin.isatty(),
             passthrough=Passthrough(sys.stdout.buffer, sys.stderr.buffer),
+            resume=os.environ.get(ENV_RESUME, "").strip().lower() == "on",
+            outputs=outputs,
         )
     except BaseException as error:
         io._end_with(error)

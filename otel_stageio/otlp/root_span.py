@@ -99,7 +99,7 @@ def write_root(
     }
     if status in sc.RESULTS:
         attributes[sc.PIPELINE_RESULT] = sc.RESULTS[status]
-    links = [Link(context(*run.previous), {"stageio.link": "previous attempt"})] if run.previous else []
+    links = [Link(context(*run.previous), {sc.LINK: "previous attempt"})] if run.previous else []
     root = build(
         f"RUN {run.pipeline}",
         (run.trace_id, run.root_span_id),

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..layout import Job
+from ..layout import Job, within
 from ..manifest import Artifact, Record
 from . import used
 from .disk import journal, resource
-from .place import within
 
 #: Kinds of what goes into a stage; the others come out of it.
 CAUSES = frozenset({"config", "input", "version"})

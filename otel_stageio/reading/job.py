@@ -8,10 +8,9 @@ running lives if its journal is locked. The one thing that is ever written is th
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from ..layout import Job
+from ..layout import STAGE_DIRECTORY, Job
 from ..recovery import close_dead
 from ..runtime import runtime
 from .disk import Unreadable, entries, held
@@ -22,7 +21,6 @@ from .stages import read_stages
 from .text import count, one_line
 from .view import UNKNOWN, JobView, worst
 
-_STAGE_DIRECTORY = re.compile(r"\d\d_.+")
 _RECORDS = ("manifest.json", "stage_manifest.json", "stage.log")
 
 
@@ -60,7 +58,7 @@ def is_job(job: Job) -> bool:
     if any(entry.name.startswith("99_pipeline_") for entry in entries(job.logs)):
         return True
     return any(
-        _STAGE_DIRECTORY.fullmatch(entry.name) and any(os.path.lexists(Path(entry.path, name)) for name in _RECORDS)
+        STAGE_DIRECTORY.fullmatch(entry.name) and any(os.path.lexists(Path(entry.path, name)) for name in _RECORDS)
         for entry in entries(job.root)
     )
 
@@ -148,7 +146,7 @@ def stage_directories(job: Job) -> list[Path]:
     found = []
     for entry in entries(job.root):
         try:
-            if _STAGE_DIRECTORY.fullmatch(entry.name) and entry.is_dir():
+            if STAGE_DIRECTORY.fullmatch(entry.name) and entry.is_dir():
                 found.append(Path(entry.path))
         except OSError:
             continue

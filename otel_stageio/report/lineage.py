@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..layout import within
 from ..manifest import Artifact
-from ..reading.place import within
 from ..reading.text import count, duration, size
 from ..reading.view import JobView, StageView
 

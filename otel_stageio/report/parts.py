@@ -8,13 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..layout import Job
+from ..layout import Job, within
 from ..manifest import Artifact, Record
 from ..reading import used
 from ..reading.difference import Change, differences
 from ..reading.disk import journal, resource
 from ..reading.honesty import honesty
-from ..reading.place import within
 from ..reading.text import clock, count, one_line, plain, size, strict
 from ..reading.trace import Bar, Trace
 from ..reading.view import JobView, StageView, reason_of

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ..runtime import runtime
 
-#: No group or world write, and no following of a planted symlink: job directories may lie in shared places.
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+#: No group or world write, no following of a planted symlink, and no waiting for who reads a planted pipe: job
+#: directories may lie in shared places.
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AppendFile:

@@ -93,7 +93,7 @@ class ManifestFile:
         """The record of an attempt, if the file has it with its end."""
         try:
             content = json.loads(self._path.read_bytes())
-            for record in _by_stage(content, self._owner).get(self._stage, ()):
+            for record in by_stage(content, self._owner).get(self._stage, ()):
                 if record.get("kind") == KIND and record.get("attempt") == attempt and record.get("completed_at"):
                     return record
         except (OSError, ValueError, RecursionError, AttributeError, TypeError):
@@ -144,7 +144,7 @@ def compose(existing: dict[str, Any], record: dict[str, Any], owner: str) -> dic
         record: one attempt at one stage, as :func:`otel_stageio.fold.fold` made it.
         owner: the stage that the directory is named after.
     """
-    stages = _by_stage(existing, owner)
+    stages = by_stage(existing, owner)
     attempts = stages.setdefault(record["stage"], [])
     attempts[:] = [former for former in attempts if not _same(former, record)]
     # By number, so that a late writer of attempt 1 never hides attempt 2. The original's records have none: first.
@@ -164,7 +164,7 @@ def _newest(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {**records[-1], "attempts": records[:-1]}
 
 
-def _by_stage(content: dict[str, Any], owner: str) -> dict[str, list[dict[str, Any]]]:
+def by_stage(content: dict[str, Any], owner: str) -> dict[str, list[dict[str, Any]]]:
     """Stage name -> its records, oldest first."""
     stages: dict[str, list[dict[str, Any]]] = {}
     if not content:

@@ -17,6 +17,8 @@ TITLES = {"mr", "mrs", "miss", "ms", "sir", "lady", "dr", "colonel", "captain", 
 def run_stage(io: StageIO) -> None:
     log = io.get_stage_logger()
     io.track_input(io.get_input_path("enrichment.json", from_stage="tmdb"), "metadata")
+    if io.up_to_date(code=__file__):
+        return
     with io.span("build_glossary"):
         glossary = build_glossary(io.load_json("enrichment.json", from_stage="tmdb"))
     log.info("%d terms, %d name words", len(glossary["terms"]), len(glossary["name_words"]))

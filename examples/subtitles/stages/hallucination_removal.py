@@ -36,6 +36,8 @@ class Removed(TypedDict):
 def run_stage(io: StageIO) -> None:
     log = io.get_stage_logger()
     io.track_input(io.get_input_path("segments.json", from_stage="asr"), "transcript")
+    if io.up_to_date(code=__file__):
+        return
     source = io.load_json("segments.json", from_stage="asr")
     with io.span("judge") as span:
         kept, removed = clean(segments_of(source))

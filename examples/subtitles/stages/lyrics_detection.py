@@ -37,9 +37,11 @@ def run_stage(io: StageIO) -> None:
     audio = io.track_input(io.get_input_path("audio.wav", from_stage="demux"), "audio")
     music = io.track_input(io.get_input_path("accompaniment.wav", from_stage="source_separation"), "audio")
     io.track_input(io.get_input_path("segments_aligned.json", from_stage="alignment"), "transcript")
+    io.set_config({"threshold": THRESHOLD, "pitch_range": [LOWEST, HIGHEST]})
+    if io.up_to_date(code=__file__):
+        return
     source = io.load_json("segments_aligned.json", from_stage="alignment")
     segments = segments_of(source)
-    io.set_config({"threshold": THRESHOLD, "pitch_range": [LOWEST, HIGHEST]})
     samples, accompaniment = read_wav(audio), read_wav(music)
 
     measured = []

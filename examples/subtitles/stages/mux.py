@@ -31,6 +31,8 @@ def run_stage(io: StageIO, media: Path, subtitles: Path) -> Path:
     language = subtitles.suffixes[-2].lstrip(".")
     film = io.get_output_path(f"{subtitles.name.split('.')[0]}.mkv")
     io.set_config({"container": "matroska", "pyav": av.__version__})
+    if io.up_to_date(code=__file__):
+        return film
 
     with io.span("remux") as span:
         packets = remux(media, subtitles if cues else None, film, language)

@@ -29,6 +29,8 @@ def run_stage(io: StageIO) -> None:
     log = io.get_stage_logger()
     vocals = io.track_input(io.get_input_path("vocals.wav", from_stage="source_separation"), "audio")
     io.set_config({"backend": "pocketsphinx", "mode": MODE, "window": WINDOW, "ratio": RATIO, "shortest": SHORTEST})
+    if io.up_to_date(code=__file__):
+        return
     samples = read_wav(vocals)
     duration = len(samples) / RATE
 

@@ -35,6 +35,8 @@ def run_stage(io: StageIO) -> None:
     log = io.get_stage_logger()
     audio = io.track_input(io.get_input_path("audio.wav", from_stage="demux"), "audio")
     io.set_config({"method": "hpss", "window": WINDOW, "hop": HOP, "kernel": KERNEL, "margin": MARGIN})
+    if io.up_to_date(code=__file__):
+        return
     mixture = read_wav(audio)
 
     vocals = np.zeros_like(mixture)

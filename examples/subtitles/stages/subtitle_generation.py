@@ -21,11 +21,16 @@ def run_stage(io: StageIO) -> Path:
     log = io.get_stage_logger()
     io.track_input(io.get_input_path("segments.json", from_stage="lyrics_detection"), "transcript")
     io.track_input(io.get_input_path("glossary_snapshot.json", from_stage="glossary_load"), "glossary")
+    io.track_input(io.get_input_path("media.json", from_stage="demux"), "metadata")
     source = io.load_json("segments.json", from_stage="lyrics_detection")
     names = io.load_json("glossary_snapshot.json", from_stage="glossary_load")["name_words"]
+    title = file_name(io.load_json("media.json", from_stage="demux"))
+    subtitles = io.get_output_path(f"{title}.{source['language']}.srt")
     io.set_config(
         {"line_length": LINE, "shortest": SHORTEST, "longest": LONGEST, "characters_per_second": READING_SPEED}
     )
+    if io.up_to_date(code=__file__):
+        return subtitles
 
     with io.span("lay_out") as span:
         cues = cues_of(segments_of(source), names)
@@ -34,8 +39,6 @@ def run_stage(io: StageIO) -> Path:
     if hurried:
         io.add_warning(f"{len(hurried)} of {len(cues)} cues leave little time to read")
 
-    title = file_name(io.load_json("media.json", from_stage="demux"))
-    subtitles = io.get_output_path(f"{title}.{source['language']}.srt")
     subtitles.write_text(srt.compose(cues), encoding="utf-8")
     io.track_output(subtitles, "subtitles", language=source["language"], cues=len(cues))
     log.info("%d cues", len(cues))

@@ -88,6 +88,8 @@ def run_stage(io: StageIO, tmdb: Tmdb | None = None) -> None:
         key = os.environ.get("TMDB_API_KEY", "")
         tmdb = LiveTmdb(key) if key else FixtureTmdb()
     io.set_config({"source": tmdb.source})
+    if io.up_to_date(code=__file__):
+        return
 
     title = media["title"] or media["name"]
     with io.span("search") as span:
