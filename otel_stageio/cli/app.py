@@ -44,6 +44,7 @@ for command in (
     look.trace,
     look.report,
     check.validate,
+    act.export,
     act.push,
     act.recover,
     check.doctor,
