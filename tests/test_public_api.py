@@ -139,8 +139,11 @@ SIGNATURES = {
     StageIO.copy_to_base: "(self, filename)",
     StageIO.get_all_inputs: "(self)",
     StageIO.compute_hash: "(self, file_path)",
-    Pipeline: "(name, job_dir, *, stages=None, attributes=None)",
-    Pipeline.command: "(self, stage, argv, *, timeout=None, env=None, cwd=None, check=True)",
+    Pipeline: "(name, job_dir, *, stages=None, attributes=None, resume=False)",
+    Pipeline.command: (
+        "(self, stage, argv, *, timeout=None, env=None, cwd=None, check=True, resume=None, inputs=(), outputs=(), "
+        "code=None)"
+    ),
     Manifest.load: "(path)",
     RunRecord.load: "(job_dir)",
     recover: "(job_dir, *, lost_after=600.0)",

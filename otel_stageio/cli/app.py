@@ -48,6 +48,7 @@ for command in (
     look.report,
     look.serve,
     check.validate,
+    act.export,
     act.push,
     act.recover,
     act.prune,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
-from ..reading.job import CannotAnswer
 from ..reading.text import size
 from ..report import render
-from ..runtime import runtime
+from .output import to_file, to_stdout
 from .terminal import Terminal
 
 
@@ -23,24 +20,7 @@ def write_report(job: str, output: str | None) -> None:
     """
     content = render(job).encode("utf-8", "backslashreplace")
     if output == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        to_stdout([content])
         return
     path = Path(output) if output is not None else Path(job, "report.html")
-    _replace(path, content)
-    Terminal().line(f"{path}  ({size(len(content))})")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """As a whole or not at all: somebody may be reading the one before."""
-    if not path.parent.is_dir():
-        raise CannotAnswer(f"{path.parent} is no directory")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{runtime.ids.span_id():x}")
-    try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with open(fd, "wb") as file:
-            file.write(content)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise CannotAnswer(f"{path} cannot be written: {error.strerror}") from error
+    Terminal().line(f"{path}  ({size(to_file(path, [content]))})")

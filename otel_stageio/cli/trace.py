@@ -7,7 +7,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from ..reading.job import CannotAnswer
+from ..reading.job import CannotAnswer, run_of
 from ..reading.text import clock, count, duration, one_line
 from ..reading.trace import Bar, Gap, Trace, read_trace
 from ..reading.view import JobView
@@ -27,15 +27,7 @@ def trace_of(view: JobView, run: int | None, *, full: bool) -> Trace:
     Raises:
         CannotAnswer: if there is no such run, or nothing of it has begun.
     """
-    chosen = view.run
-    if run is not None:
-        every = [one for one in (view.run, *view.earlier) if one is not None]
-        found = [one for one in every if one.number == run]
-        if not found:
-            there = ", ".join(str(one.number) for one in sorted(every, key=lambda one: one.number)) or "none"
-            raise CannotAnswer(f"{view.path} has no run {run}; there are: {there}")
-        chosen = found[0]
-    trace = read_trace(view, chosen, most=10_000 if full else 200)
+    trace = read_trace(view, run_of(view, run), most=10_000 if full else 200)
     if trace is None:
         raise CannotAnswer(f"no stage of {view.path} has begun")
     return trace

@@ -19,7 +19,7 @@ from .runs import read_runs, run_view
 from .sent import read_delivery
 from .stages import read_stages
 from .text import count, one_line
-from .view import UNKNOWN, JobView, worst
+from .view import UNKNOWN, JobView, RunView, worst
 
 _RECORDS = ("manifest.json", "stage_manifest.json", "stage.log")
 
@@ -49,6 +49,22 @@ def read_job(path: str, *, steps: bool = True, close: bool = True) -> JobView:
         close_dead(job)
         view = _read(job, path, steps)
     return view
+
+
+def run_of(view: JobView, number: int | None) -> RunView | None:
+    """A run by its number, by default the newest; None for a job without runs.
+
+    Raises:
+        CannotAnswer: if there is no such run.
+    """
+    if number is None:
+        return view.run
+    every = [run for run in (view.run, *view.earlier) if run is not None]
+    for run in every:
+        if run.number == number:
+            return run
+    there = ", ".join(str(run.number) for run in sorted(every, key=lambda run: run.number)) or "none"
+    raise CannotAnswer(f"{view.path} has no run {number}; there are: {there}")
 
 
 def is_job(job: Job) -> bool:

@@ -25,6 +25,8 @@ _ERROR = 2  # opentelemetry.proto.trace.v1.Status.STATUS_CODE_ERROR
 #: An interval without any stage counts as a gap from this share of the run on.
 _SMALLEST_GAP = 0.01
 _GAP_NS = 50_000_000
+#: Seconds that no stage has taken: a damaged manifest may say anything.
+_ABSURD = 1e9
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -141,7 +143,7 @@ def _stage(job: Job, stage: StageView, record: Record, state: str, now: int, mos
         start, end = own.start_ns, own.end_ns
     elif start is None:
         return None
-    elif record.duration_seconds is not None:
+    elif record.duration_seconds is not None and 0 <= record.duration_seconds < _ABSURD:
         end = start + round(record.duration_seconds * 1e9)
     else:
         end = now if state == "running" else _ns(record.completed_at) or max(found.last, start)

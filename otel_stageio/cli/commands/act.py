@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
 
 from .. import completion
-from .common import EndpointOption, HeaderOption, JsonOption, ProtocolOption, answering
+from .common import EndpointOption, HeaderOption, JobArgument, JsonOption, ProtocolOption, answering
+
+
+class Format(str, Enum):
+    openlineage = "openlineage"
+    ro_crate = "ro-crate"
+    chrome = "chrome"
 
 
 def push(
@@ -132,3 +139,30 @@ def prune(
         from ..prune import prune_all
 
         prune_all(jobs, Rules(seconds, keep, spool, unsent), delete=yes, json=json)
+
+
+def export(
+    job: JobArgument,
+    to: Annotated[Format, typer.Option("--format", "-f", help="Whose format.", show_default=False)],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE|DIR", help="Not standard output, but this.", show_default=False),
+    ] = None,
+    run: Annotated[int | None, typer.Option(metavar="N", help="Not the newest run, but this one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+) -> None:
+    """Write a job in a format that others read: OpenLineage events, an RO-Crate, Chrome trace events for Perfetto.
+
+    OpenLineage: the events of a run, one on each line. RO-Crate: all that ever ran in the job and the files in it; with
+    -o JOB the job directory becomes the crate. Chrome: a run's stages, spans and curves, for https://ui.perfetto.dev.
+
+    \b
+    Examples:
+      otel-stageio export out/job1 --format openlineage -o events.jsonl
+      otel-stageio export out/job1 --format ro-crate -o out/job1
+      otel-stageio export out/job1 --format chrome | gzip > trace.json.gz
+    """
+    with answering():
+        from ..export import export_job
+
+        export_job(job, to.value, run, output, force)
