@@ -89,6 +89,9 @@ class Child:
             self._read(deadline)
         except BaseException as error:
             self._end(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+            for pipe in (self._process.stdout, self._process.stderr):
+                if pipe is not None:
+                    pipe.close()
             raise
         # Not only if it was killed itself: a shell says 137, and a program may outlive its worker and fail for it.
         if self._process.returncode and self._oom_kills is not None:

@@ -2,7 +2,7 @@
 
 A bar is drawn only while the pipeline waits for a program, whose output it shows itself; what the program's own stage
 says of its progress is read from its journal. A stage in the pipeline's own process may print what it likes at any
-moment, so that one has lines.
+moment, and often does by halves of lines: it has lines where it is no terminal, and none where it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOOK = _SECOND
 _LINE, _JUST_NOW = 30 * _SECOND, 5 * _SECOND
 _TAIL = 256 * 1024
 _PROGRESS = f'"{sc.EVENT_PROGRESS}"'.encode()
-_LONGEST_NAME, _LONGEST_BAR, _SHORTEST_BAR = 32, 24, 8
+_LONGEST_NAME, _LONGEST_BAR, _SHORTEST_BAR = 32, 24, 6
 _CYAN, _DIM = "\x1b[36m", "\x1b[2m"
 
 
@@ -93,7 +93,7 @@ class Meter:
     def tell(self, record: Mapping[str, Any]) -> None:
         """How far a stage in this process is, from its record; as often as you like."""
         now = runtime.clock.monotonic_ns()
-        if now - self._line_ns < _JUST_NOW:
+        if now - self._line_ns < _JUST_NOW or self._console.on_terminal:
             return
         said = record.get("progress") or {}
         progress = Progress.of(said.get("done"), said.get("total"), said.get("unit"))

@@ -69,6 +69,11 @@ class Console:
             return 0
 
     @property
+    def on_terminal(self) -> bool:
+        """Whether it is a terminal, of any kind."""
+        return _is_a_tty(sys.stdout)
+
+    @property
     def unicode(self) -> bool:
         """Whether more than ASCII can be shown."""
         return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
@@ -84,12 +89,7 @@ class Console:
             _put(sys.stdout, _ERASE + line)
 
     def _is_terminal(self, stream: Any) -> bool:
-        if self._plain or os.environ.get("TERM", "dumb") in ("", "dumb"):
-            return False
-        try:
-            return bool(stream.isatty())
-        except (AttributeError, ValueError):  # closed
-            return False
+        return not self._plain and os.environ.get("TERM", "dumb") not in ("", "dumb") and _is_a_tty(stream)
 
     def _colours(self, stream: Any) -> bool:
         return not os.environ.get("NO_COLOR") and self._is_terminal(stream)
@@ -105,6 +105,13 @@ def _put(stream: Any, text: str) -> None:
         stream.flush()
     except (OSError, ValueError):
         pass
+
+
+def _is_a_tty(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # none at all, or closed
+        return False
 
 
 def _alone() -> bool:
