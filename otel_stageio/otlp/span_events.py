@@ -30,10 +30,11 @@ class Bridge:
         self._span = span
         self._first = 0
         self._last: deque[Event] = deque(maxlen=HALF)
+        self._sizes: dict[tuple[Any, ...], Any] = {}
         self.dropped = 0
 
     def offer(self, event: Event) -> None:
-        if event.name in _NOT_BRIDGED:
+        if event.name in _NOT_BRIDGED or (event.name == sc.EVENT_ARTIFACT and not self._is_news(event)):
             return
         if self._first < HALF:
             self._first += 1
@@ -42,6 +43,15 @@ class Bridge:
         if len(self._last) == HALF:
             self.dropped += 1
         self._last.append(event)
+
+    def _is_news(self, event: Event) -> bool:
+        """A file is told of again at the end, with its digest: once is enough here if its size is the same."""
+        about = event.attributes
+        file = (about.get(sc.ARTIFACT_ROLE), about.get(sc.FILE_PATH), about.get(sc.LOCAL_PATH))
+        size = (about.get(sc.FILE_SIZE), about.get(sc.ARTIFACT_EXISTS))
+        known = self._sizes.get(file)
+        self._sizes[file] = size
+        return known != size or sc.ARTIFACT_TYPE in about
 
     def finish(self) -> None:
         """Add the last half; once, just before the span ends."""

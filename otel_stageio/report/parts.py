@@ -100,7 +100,7 @@ def _stage(view: JobView, stage: StageView, bar: Bar | None) -> StagePart:
         stage,
         _commands(bar),
         _pairs(record.config),
-        differences(before, record, root_before=str(root), root_after=str(root)) if before is not None else [],
+        _causes(before, record, str(root)) if before is not None else [],
         before.attempt if before is not None else None,
         [_files(title, entries, root) for title, entries in lists if entries],
         measured,
@@ -112,6 +112,12 @@ def _stage(view: JobView, stage: StageView, bar: Bar | None) -> StagePart:
         if stage.directory
         else None,
     )
+
+
+def _causes(before: Record, after: Record, root: str) -> list[Change]:
+    """What may have made it end otherwise; that it did stands above."""
+    found = differences(before, after, root_before=root, root_after=root)
+    return [change for change in found if change.kind in ("config", "input", "version")]
 
 
 def _second(stamp: str) -> str:
