@@ -63,6 +63,9 @@ class Terminal:
         """Ctrl-C."""
         os.write(self._fd, b"\x03")
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def end(self) -> int:
         """Until the program is over. Returns its exit code."""
         deadline = time.monotonic() + LIMIT

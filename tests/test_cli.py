@@ -220,7 +220,7 @@ def test_status_of_a_running_job(job: Path) -> None:
         assert output.startswith("● subtitles  running for 3 min 20 s\n")
         assert f"process {os.getpid()} on" in output
         assert "●  6 asr  running  3 min 20 s\n" in output
-        assert "29 %  12 of 41 chunks\n" in output
+        assert "29 %  12 of 41 chunks  8 min 03 s left\n" in output
         assert "[stage.asr] [INFO] chunk 12 of 41\n" in output
         assert output.endswith("mux  to come\n")
         found = document("status", job)
