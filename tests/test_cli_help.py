@@ -24,13 +24,13 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 #: Of DESIGN.md §8, as far as they exist by now, and what has come beside them.
 DESIGNED = (
     "run", "status", "show", "logs", "trace", "diff", "report", "push", "recover", "validate", "schema", "doctor",
-    "prune", "runs", "serve",
+    "prune", "runs", "serve", "why", "lineage", "export",
 )  # fmt: skip
 
 #: What goes on until it is told to stop.
 ENDLESS = re.compile(r"--watch| -f |^otel-stageio serve")
 #: What answers with 1 that two things differ, as diff does.
-DIFFER = re.compile(r"^otel-stageio diff [^|]*$")
+DIFFER = re.compile(r"^otel-stageio (diff|why) [^|]*$")
 
 JOBS = """
     import sys
@@ -44,6 +44,7 @@ JOBS = """
                 with pipeline.stage("asr") as io, io.span("transcribe", chunks=2):
                     io.set_config({"model": model})
                     io.get_stage_logger().warning("chunk 1 is silent")
+                    io.track_output(io.save_json([], "segments.json"), "transcript")
                     if error:
                         raise RuntimeError(error)
                 with pipeline.stage("mux"):
