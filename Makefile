@@ -6,6 +6,8 @@ PY     := $(VENV)/bin/python
 LOCK   := requirements/dev.txt
 
 PYTEST_ARGS ?=
+# Test files run side by side, since most of what they do is to wait for processes. WORKERS=0 for a debugger.
+WORKERS     ?= auto
 DEMO_ARGS   ?=
 BENCH_ARGS  ?=
 TORTURE_ARGS ?=
@@ -43,8 +45,8 @@ $(VENV)/.ready: pyproject.toml $(LOCK) | $(VENV)/bin/python
 demo: setup  ## run the subtitle pipeline on real speech; it says where to look
 	@$(PY) -m examples.subtitles $(DEMO_ARGS)
 
-test: setup binaries  ## run the tests (PYTEST_ARGS="-k name -x")
-	@$(PY) -m pytest $(PYTEST_ARGS)
+test: setup binaries  ## run the tests (PYTEST_ARGS="-k name -x" WORKERS=0)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # The real collector, Jaeger and a compose parser, built once into a cache outside the tree. Where they cannot be built,
 # the tests that need them skip and say why; in CI (STAGEIO_CI=1) that is a failure.
