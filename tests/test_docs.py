@@ -37,14 +37,15 @@ def test_the_readmes_commands_run(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     script = "import sys\nfrom shared.stage_utils import StageIO\nStageIO('asr', output_base=sys.argv[2]).finalize()\n"
     (tmp_path / "scripts" / "asr.py").write_text(script)
-    with Pipeline("subtitles", tmp_path / "out" / "demo") as run, run.stage("demux"):
-        pass
+    with Pipeline("subtitles", tmp_path / "out" / "demo") as run, run.stage("mux") as io:
+        io.up_to_date()
+        io.track_output(io.save_json({}, "film.json"))
     binaries = Path(sys.executable).parent
     with Receiver() as receiver:
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url, "OTEL_STAGEIO_DELIVERY": "off"}
         environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", **endpoint}
         ran = run_commands(tmp_path, environment)
-        assert {"RUN subtitles", "demux"} <= {span.name for span in receiver.spans}
+        assert {"RUN subtitles", "mux"} <= {span.name for span in receiver.spans}
     assert ran >= 7
     assert (tmp_path / "out" / "job1" / "06_asr" / "manifest.json").exists()
 
