@@ -248,6 +248,7 @@ class Pipeline:
         return result
 
     def stage_started(self, stage: str) -> None:
+        """Say that a stage of this run has begun."""
         self._meters[stage] = Meter(stage, self._console, self._show)
         self.say(f"{stage} started")
 
