@@ -24,6 +24,7 @@ _OURS = ("OTEL_", "LOGFIRE_", "OUTPUT_DIR", "LOG_LEVEL", "DEBUG_MODE", "TRACEPAR
 def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
     from .artifacts import artifacts
     from .delivery import delivery
+    from .digests import digests
     from .lines import lines
     from .sampler import sampler
     from .spans import spans
@@ -38,6 +39,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
         "startup": startup,
         "delivery": delivery,
         "sampler": sampler,
+        "digests": digests,
     }
 
 
