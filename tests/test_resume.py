@@ -732,6 +732,19 @@ def test_a_skip_in_the_middle_of_which_the_process_dies_is_no_success(world: Wor
     assert world.ran == 2
 
 
+def test_the_answer_is_logged_and_the_console_stays_as_it_was_set(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageIO("asr", world.job) as io:
+        io.get_stage_logger("ERROR")
+        world.body(io)
+        io.get_stage_logger("ERROR").info("more")
+    assert "has to run" not in capsys.readouterr().out
+    assert "has to run: never succeeded: it has not run before" in (world.job / "06_asr" / "stage.log").read_text()
+    world.run()
+    assert f"[stage.asr] [INFO] skipped: {ONCE_MORE}" in capsys.readouterr().out
+
+
 def test_a_stage_that_asks_and_then_fails(world: World) -> None:
     world.run()
     with pytest.raises(RuntimeError), StageIO("asr", world.job) as io:
