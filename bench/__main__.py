@@ -24,6 +24,7 @@ _OURS = ("OTEL_", "LOGFIRE_", "OUTPUT_DIR", "LOG_LEVEL", "DEBUG_MODE", "TRACEPAR
 def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
     from .artifacts import artifacts
     from .delivery import delivery
+    from .digests import digests
     from .jobs import jobs
     from .lines import lines
     from .report import report
@@ -42,6 +43,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
         "sampler": sampler,
         "report": report,
         "jobs": jobs,
+        "digests": digests,
     }
 
 

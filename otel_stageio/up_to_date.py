@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,9 @@ def _decided(io: StageIO, params: Mapping[str, Any], code: dict[str, str], env: 
     local = {**declared.plain(), **decision.plain()}
     recorder.emit(sc.EVENT_RESUME, {**wire, sc.LOCAL_RESUME: local}, sentence)
     said = "skipped" if decision else "has to run"
-    io.get_stage_logger().info("%s: %s", said, decision.sentence)
+    shown = logging.INFO if io._handler is None else io._handler.console_level  # as its caller has set it
+    text = f"{said}: {decision.sentence}"
+    recorder.lines.write(logging.INFO, "INFO", f"stage.{io.stage_name}", text, console_level=shown)
     if decision:
         io._up_to_date = True
         io.skip(decision.sentence)

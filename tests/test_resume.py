@@ -345,7 +345,11 @@ def test_code_is_compared_by_content(world: World, tmp_path: Path) -> None:
         world.run()
 
 
-@pytest.mark.parametrize("code", [transcribe, World, shutil, [transcribe, "v1"], __file__, Path(__file__)], ids=str)
+@pytest.mark.parametrize(
+    "code",
+    [transcribe, World, shutil, [transcribe, "v1"], __file__, Path(__file__)],
+    ids=["function", "class", "module", "several", "file", "path"],
+)
 def test_code_may_be_many_things(world: World, code: Any) -> None:
     world.code = code
     world.run()
@@ -730,6 +734,19 @@ def test_a_skip_in_the_middle_of_which_the_process_dies_is_no_success(world: Wor
     kill_after(start_python(program(tmp_path), world.job, "wait", cwd=Path.cwd()), 2)
     assert world.run().sentence.startswith("the last attempt crashed")
     assert world.ran == 2
+
+
+def test_the_answer_is_logged_and_the_console_stays_as_it_was_set(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageIO("asr", world.job) as io:
+        io.get_stage_logger("ERROR")
+        world.body(io)
+        io.get_stage_logger("ERROR").info("more")
+    assert "has to run" not in capsys.readouterr().out
+    assert "has to run: never succeeded: it has not run before" in (world.job / "06_asr" / "stage.log").read_text()
+    world.run()
+    assert f"[stage.asr] [INFO] skipped: {ONCE_MORE}" in capsys.readouterr().out
 
 
 def test_a_stage_that_asks_and_then_fails(world: World) -> None:
