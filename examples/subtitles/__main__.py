@@ -146,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\nstage manifests      {job_dir}/*/manifest.json"
         f"\nlogs                 {job_dir}/logs/, {job_dir}/*/stage.log"
         f"\nthe run as a tree    {status}"
+        f"\nthe run as a page    otel-stageio report {job_dir}"
     )
     return 0
 
