@@ -7,25 +7,21 @@ not read for that (see :mod:`otel_stageio.digest`).
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import semconv as sc
-from .digest import Digest, Digests, digest_text, existing
+from .declared import NOT_READ, Declared, code_now, is_digest
+from .digest import Digest, Digests, digest_text
 from .fold import KIND
 from .layout import Job, canonical, directory_name, owner_of, within
 from .sinks.manifest_file import by_stage
 
-#: Words of a command that name files with these endings are its code.
-_SCRIPTS = frozenset({".bash", ".js", ".lua", ".pl", ".py", ".r", ".rb", ".sh"})
 _FILES = ("sha256", "dirHash1", "quick", "stat")
-_NOT_READ = "not read"
 #: Reasons that are recorded; the sentence says how many there are.
 _MOST_REASONS = 100
 
@@ -46,33 +42,6 @@ class Reason(NamedTuple):
     sentence: str
     before: Any = None
     after: Any = None
-
-
-@dataclass
-class Declared:
-    """What a stage says that its result depends on.
-
-    Attributes:
-        code: files by digest, under their names; or a version.
-        inputs: name and place of the files that it reads, as far as it knows by now.
-        place: the job, and what its relative paths are relative to.
-    """
-
-    parameters: dict[str, Any] = field(default_factory=dict)
-    code: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    inputs: list[tuple[str, Path]] = field(default_factory=list)
-    place: dict[str, str] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """For the record, which has the inputs themselves: so many were tracked before it asked."""
-        return {
-            "parameters": self.parameters,
-            "code": self.code,
-            "environment": self.environment,
-            "inputs": len(self.inputs),
-            "place": self.place,
-        }
 
 
 @dataclass
@@ -239,7 +208,7 @@ def _declared(job: Job, record: Mapping[str, Any], declared: Declared | None, di
         return [
             Reason("code", name, f"code changed: {os.path.basename(name)}", before, after)
             for name, before in (then.get("code") or {}).items()
-            if (after := _code_now(name, before, digests)) != before or after == _NOT_READ
+            if (after := code_now(name, before, digests)) != before or after == NOT_READ
         ]
     if "parameters" not in then:
         return [Reason("parameter", "", f"attempt {attempt} did not say what its result depends on")]
@@ -249,10 +218,10 @@ def _declared(job: Job, record: Mapping[str, Any], declared: Declared | None, di
     found += [
         Reason("code", name, f"code cannot be verified: {name} could not be read")
         for name, value in declared.code.items()
-        if value == _NOT_READ
+        if value == NOT_READ
     ]
     for name, before, after in _differences(_by_name(then.get("code") or {}), _by_name(declared.code)):
-        files = _is_digest(before) or _is_digest(after)
+        files = is_digest(before) or is_digest(after)
         change = "" if files else f" {_short(before)}→{_short(after)}"
         found.append(Reason("code", name, f"code changed: {name}{change}", before, after))
     for kind, old, new in (
@@ -371,76 +340,3 @@ def _unchanged(record: Mapping[str, Any]) -> str:
     said = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in counts if number)
     source = (then.get("source") or {}).get("attempt") or record.get("attempt")
     return f"unchanged since attempt {source}: {said} verified"
-
-
-# -- what is declared ------------------------------------------------------------------------------------------------
-
-
-def code_of(code: Any, digests: Digests) -> dict[str, str]:
-    """What a caller named as code, by digest.
-
-    Args:
-        code: a path, a module, a function or class, a version, or a list of these.
-
-    Raises:
-        TypeError: for something that has no source file.
-    """
-    if code is None:
-        return {}
-    if isinstance(code, (list, tuple, set, frozenset)):
-        found: dict[str, str] = {}
-        for item in code:
-            for name, value in code_of(item, digests).items():
-                former = found.get(name, value)
-                found[name] = value if former == value else f"{former}, {value}"  # of two versions both count
-        return found
-    if isinstance(code, (str, os.PathLike)):
-        file = existing(code)
-        if file is None and isinstance(code, str) and not code.endswith(tuple(_SCRIPTS)):
-            return {"version": code}
-        if file is None:
-            raise TypeError(f"code={code!r}: there is no such file; give a path, a module, a function or a version")
-        return {os.path.abspath(file): _source_digest(str(file), digests)}
-    source = None
-    if isinstance(code, ModuleType) or callable(code):
-        try:
-            source = inspect.getsourcefile(inspect.unwrap(code) if callable(code) else code)
-        except TypeError:
-            source = None
-    if source is None or existing(source) is None:  # in a notebook there is a name, and no file
-        raise TypeError(f"code={code!r} has no source file; give a path, a module, a function or a version")
-    return {os.path.abspath(source): _source_digest(source, digests)}
-
-
-def code_of_command(words: Iterable[str], cwd: str | os.PathLike[str] | None, digests: Digests) -> dict[str, str]:
-    """The scripts that a command names."""
-    found = {}
-    for word in words:
-        path = os.path.join(cwd or ".", word)
-        if os.path.splitext(word)[1].lower() in _SCRIPTS and existing(path):
-            found[os.path.abspath(path)] = _source_digest(path, digests)
-    return found
-
-
-def environment_of(given: Mapping[str, Any] | Iterable[str] | None) -> dict[str, Any]:
-    """Versions and the like as given, or the values of environment variables by their names."""
-    if given is None:
-        return {}
-    if isinstance(given, str):
-        given = [given]
-    if isinstance(given, Mapping):
-        return dict(given)
-    return {str(name): os.environ.get(str(name)) for name in given}
-
-
-def _source_digest(path: str, digests: Digests) -> str:
-    found = digests.of(path, kind="sha256")
-    return f"sha256:{found['sha256']}" if "sha256" in found else _NOT_READ
-
-
-def _code_now(name: str, before: str, digests: Digests) -> str:
-    return _source_digest(name, digests) if _is_digest(before) else before
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("sha256:")

@@ -228,7 +228,8 @@ class StageIO(StagePaths):
         the stage is going to read has been tracked.
 
         Args:
-            params: what the result depends on beside files; what :meth:`set_config` has recorded counts too.
+            params: what the result depends on beside files; what :meth:`set_config` has recorded counts too. What is
+                masked as a secret is not compared.
             code: what the result depends on: a path, module, function, a version, or a list of these.
             env: versions and the like as a mapping, or names of environment variables.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import semconv as sc
+from .declared import Declared, code_of, code_of_command, environment_of
 from .parameters import comparable
-from .resume import Decision, Declared, code_of, code_of_command, decide, environment_of, inside_of, place_of
+from .resume import Decision, decide, inside_of, place_of
 from .runtime import never_raises
 
 if TYPE_CHECKING:

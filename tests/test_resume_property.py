@@ -146,7 +146,10 @@ class World:
             else:
                 stage.reads.append(file)
         elif what == "move the job":
-            self.job = self.job.replace(self.place / f"moved{value}" if value else self.place / "job")
+            there = self.place / (f"moved{value}" if value else "job")
+            if there != self.job:
+                shutil.rmtree(there, ignore_errors=True)  # of an old copy
+                self.job = self.job.replace(there)
         elif what == "copy the job":
             there = self.place / f"copy{value}"
             if there != self.job:
