@@ -36,6 +36,13 @@ def config(kind: str) -> tuple[str, dict[str, str]]:
     return text, dict(re.findall(r"\$\{env:(\w+)(?::-([^}]*))?\}", text))
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "collector").rglob("*.md")), ids=lambda path: path.name)
+def test_what_a_page_points_at_is_there(page: Path) -> None:
+    pointed = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert pointed
+    assert [place for place in pointed if not (page.parent / place).exists()] == []
+
+
 # -- Kubernetes ------------------------------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ def to(dashboard: str, title: str, **variables: str) -> Object:
 
 def panel(kind: str, title: str, size: tuple[int, int], *targets: Object, unit: str = "", **more: Any) -> Object:
     """``more``: ``description``, ``links`` (of its values), ``custom``, ``red_from``, ``options``, ``overrides``."""
-    defaults = {key: more.pop(key) for key in ("links", "custom", "min", "max", "decimals") if key in more}
+    defaults: Object = {key: more.pop(key) for key in ("links", "custom", "min", "max", "decimals") if key in more}
     if unit:
         defaults["unit"] = unit
     if "red_from" in more:
