@@ -9,6 +9,7 @@ binary is built, by ``otelcol validate``, which decodes every setting but sees n
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -25,6 +26,12 @@ from .build.build import BINARIES, HERE
 CONFIG = Path(__file__).resolve().parent / "config"
 AGENT, GATEWAY = CONFIG / "agent.yaml", CONFIG / "gateway.yaml"
 STATICALLY_ONLY = "# Checked statically only"
+
+
+def load(file: Path) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
+    loaded: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), loader)
+    return loaded
 
 
 def over(base: Path, *names: str) -> tuple[Path, ...]:
@@ -102,7 +109,7 @@ def merge(files: tuple[Path, ...]) -> dict[str, Any]:
 
     merged: dict[str, Any] = {}
     for file in files:
-        put(merged, yaml.safe_load(file.read_text(encoding="utf-8")))
+        put(merged, load(file))
     return merged
 
 
@@ -154,9 +161,9 @@ def _references(config: dict[str, Any]) -> Iterator[str]:
             if component not in used:
                 continue
             for path, value in walk(settings):
-                if path.endswith(("auth.authenticator", "sending_queue.storage")) or path == "storage":
-                    if value not in listed:
-                        yield f"{component} needs {value}, which is not among service.extensions"
+                named = path.endswith(("auth.authenticator", "sending_queue.storage")) or path == "storage"
+                if named and value not in listed:
+                    yield f"{component} needs {value}, which is not among service.extensions"
 
 
 def _names(config: dict[str, Any]) -> Iterator[str]:
@@ -173,9 +180,10 @@ def _names(config: dict[str, Any]) -> Iterator[str]:
                 yield f"{path} is deprecated: use {new}"
 
 
+@functools.cache
 def built(kind: str) -> set[str]:
     """The types that the binary has, from what it is built of: ``.../receiver/filelogreceiver`` is ``file_log``."""
-    manifest = yaml.safe_load((HERE / "otelcol" / "builder-config.yaml").read_text(encoding="utf-8"))
+    manifest = load(HERE / "otelcol" / "builder-config.yaml")
     modules = [entry["gomod"].split()[0].rpartition("/")[2] for entry in manifest[kind]]
     plain = {module.removesuffix(kind.removesuffix("s")) for module in modules}
     renamed = {"healthcheck": "health_check", "filestorage": "file_storage", "memorylimiter": "memory_limiter"}
@@ -222,7 +230,13 @@ def _secrets(config: dict[str, Any]) -> Iterator[str]:
     for path, value in walk({kind: config.get(kind) for kind in KINDS}):
         if isinstance(value, str) and _SECRET.search(path) and "${" not in value:
             yield f"{path} is a secret in clear: refer to it"
+        if isinstance(value, list) and path.endswith(".headers"):
+            for header in value:
+                if _SECRET.search(header["name"]) and "${" not in header["value"]:
+                    yield f"{path}.{header['name']} is a secret in clear: refer to it"
     for path, value in walk(config):
+        if "${" in path.rpartition(".")[2]:
+            yield f"{path} is not expanded: variables are for values, not for keys"
         for name, default in _VARIABLE.findall(value) if isinstance(value, str) else ():
             if not default and not _SECRET.search(name):
                 yield f"{path} needs {name}, which has no default"
@@ -232,7 +246,7 @@ def _twice(files: tuple[Path, ...]) -> Iterator[str]:
     """A list is replaced, not added to: two overlays that both set one undo each other."""
     setters: dict[str, str] = {}
     for file in files[1:]:
-        lists = {path for path, value in walk(yaml.safe_load(file.read_text("utf-8"))) if isinstance(value, list)}
+        lists = {path for path, value in walk(load(file)) if isinstance(value, list)}
         for path in sorted(lists):
             if path in setters:
                 yield f"{file.name} replaces {path} of {setters[path]}"

@@ -2,8 +2,8 @@
 
     python -m collector.build.broker
 
-The real broker and not one of the small stand-ins: what is tested is that its acknowledgements and offsets mean what our
-settings take them to mean. It is 46 MB of jars, starts in three seconds and needs Java 17.
+The real broker and not one of the small stand-ins: what is tested is that its acknowledgements and offsets mean what
+our settings take them to mean. It is 46 MB of jars, starts in three seconds and needs Java 17.
 """
 
 from __future__ import annotations
