@@ -230,7 +230,10 @@ def test_a_gateway_starts_without_a_warning_opens_no_other_port_and_passes_data(
 
 
 def test_a_deprecated_name_is_seen_at_the_start(certificates: Path, sink: Sink, tmp_path: Path) -> None:
-    old = "{exporters: {otlphttp/logs: {endpoint: 'http://x'}}, service: {pipelines: {logs: {exporters: [otlphttp/logs]}}}}"
+    old = """
+        exporters: {otlphttp/logs: {endpoint: "http://x"}}
+        service: {pipelines: {logs: {exporters: [otlphttp/logs]}}}
+    """
     gateway = Gateway(tmp_path, certificates, sink.address, test=old)
     gateway.start()
     gateway.stop()
