@@ -11,6 +11,7 @@ WORKERS     ?= auto
 DEMO_ARGS   ?=
 BENCH_ARGS  ?=
 TORTURE_ARGS ?=
+OUTAGE_ARGS ?=
 COMPOSE     ?= docker compose
 # `make lock` keeps the pins that still fit; `make lock UPGRADE=1` takes the newest of everything.
 UPGRADE     ?=
@@ -20,10 +21,10 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test torture binaries stack stack-native lint format types bench lock dist clean
+.PHONY: help setup demo test torture collector-check collector-torture binaries stack stack-native lint format types bench lock dist clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.ready  ## make .venv with everything pinned in requirements/dev.txt, and this package in it
 
@@ -51,7 +52,7 @@ test: setup binaries  ## run the tests (PYTEST_ARGS="-k name -x" WORKERS=0)
 # The real collector, Jaeger and a compose parser, built once into a cache outside the tree. Where they cannot be built,
 # the tests that need them skip and say why; in CI (STAGEIO_CI=1) that is a failure.
 binaries: setup  ## build the collector and Jaeger that tests and stack-native run (needs Go, once)
-	@$(PY) -m collector.build.build || [ "$$STAGEIO_CI" != 1 ]
+	@$(PY) -m collector.build.build && $(PY) -m collector.build.broker || [ "$$STAGEIO_CI" != 1 ]
 
 stack:  ## collector, Jaeger, Prometheus, Loki and Grafana in containers
 	@$(COMPOSE) -f docker-compose.otel.yml up --detach
@@ -62,6 +63,13 @@ stack-native: binaries  ## collector and Jaeger without containers, with the sam
 
 torture: setup binaries  ## kill, fill and lie for some minutes (TORTURE_ARGS="--trials 1000 --seed 7")
 	@$(PY) -m tests.torture $(TORTURE_ARGS)
+
+collector-check: setup binaries  ## read, validate and start the collector's configurations (part of make test)
+	@$(PY) -m collector.check
+	@$(PY) -m pytest -q tests/test_collector_config.py tests/test_gateway.py tests/test_kafka_tier.py
+
+collector-torture: setup binaries  ## kill gateways and consumers, 20 times each (OUTAGE_ARGS="--trials 5")
+	@$(PY) -m tests.outage $(OUTAGE_ARGS)
 
 lint: setup  ## ruff: rules and formatting
 	@$(PY) -m ruff check .

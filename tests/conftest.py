@@ -145,22 +145,18 @@ def as_in_production(strict: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``ca``, and ``server`` and ``client`` signed by it, and a ``stranger``: each ``.pem`` and ``.key``."""
-    import subprocess
+    from certificates import make
 
     needs("openssl")
-    place = tmp_path_factory.mktemp("certificates")
+    return make(tmp_path_factory.mktemp("certificates"))
 
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=place, check=True, capture_output=True)
 
-    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    authority = ("-addext", "basicConstraints=critical,CA:TRUE")
-    openssl(*new, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem", *authority)
-    openssl(*new, "-subj", "/CN=stranger", "-keyout", "stranger.key", "-out", "stranger.pem", *authority)
-    for name, use in (("server", "serverAuth"), ("client", "clientAuth")):
-        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-                "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
-        (place / "ext").write_text(f"subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={use}\n")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                "-days", "2", "-extfile", "ext", "-out", f"{name}.pem")  # fmt: skip
-    return place
+@pytest.fixture(scope="session")
+def kafka(binaries: Any) -> None:
+    """A real broker can be started: Java is there, and the jars are in the build cache."""
+    from collector.build.broker import missing
+
+    if reason := missing():
+        if IN_CI:
+            pytest.fail(f"{reason}; CI is to have everything", pytrace=False)
+        pytest.skip(reason)

@@ -226,7 +226,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            body = self._body()
             encoding = self.headers.get("content-encoding")
             plain = gzip.decompress(body) if encoding == "gzip" else zlib.decompress(body) if encoding else body
             signal = self.path.rpartition("/")[2]
@@ -265,6 +265,16 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
+
+        def _body(self) -> bytes:
+            if self.headers.get("transfer-encoding") != "chunked":  # as Go sends what it compresses
+                return self.rfile.read(int(self.headers["content-length"]))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
 
         def log_message(self, *_: Any) -> None:
             pass

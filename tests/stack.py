@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import time
 import urllib.error
@@ -11,6 +12,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from collector.native import COLLECTOR, JAEGER, LIMIT, Server
 
@@ -136,3 +139,33 @@ class Collector(Server):
             for scope in resource["scopeLogs"]
             for record in scope["logRecords"]
         ]
+
+
+def samples(url: str) -> list[tuple[str, dict[str, str], float]]:
+    """(name, labels, value) of everything on a Prometheus endpoint."""
+    found = []
+    for line in get(url)[1].decode().splitlines():
+        match = re.match(r"([a-z_:][a-z0-9_:]*)(?:\{(.*)\})? (\S+)", line, re.IGNORECASE)
+        if match and not line.startswith("#"):
+            labels = re.findall(r'([a-z0-9_]+)="((?:[^"\\]|\\.)*)"', match[2] or "", re.IGNORECASE)
+            found.append((match[1], dict(labels), float(match[3])))
+    return found
+
+
+def measured(job: Path) -> None:
+    """Two stages that were looked at for three seconds, beside a GPU."""
+    from test_resources import FakeGpus
+
+    from otel_stageio import StageIO
+    from otel_stageio.resources import gpu_sampler
+    from otel_stageio.testing import FixedClock, fixed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": FakeGpus())
+        for stage in ("demux", "asr"):
+            clock = FixedClock(time.time_ns())
+            with fixed(clock), StageIO(stage, job) as io:
+                for _ in range(3):
+                    clock.advance(1.0)
+                    io._recorder.beat()
+                    io._recorder.look_at_gpus()

@@ -1,15 +1,13 @@
-"""The development stack: its compose file, the collector with its configuration, and what Grafana asks for."""
+"""The development stack: its compose file, the collector with its configuration, and both without containers."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from helpers import environment
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
-from stack import Collector, Jaeger, free_ports, get, wait_until
+from stack import Collector, Jaeger, free_ports, get, measured, samples, wait_until
 
 from collector.build.build import BINARIES
 from collector.native import COLLECTOR, JAEGER, ports
@@ -167,168 +165,6 @@ def test_the_stock_exporter_gets_a_long_attribute_into_jaeger(
     assert len(found["name"]) == 1024
 
 
-# -- what Grafana asks for -------------------------------------------------------------------------------------------
-
-
-def samples(url: str) -> list[tuple[str, dict[str, str]]]:
-    """(name, labels) of everything on a Prometheus endpoint."""
-    found = []
-    for line in get(url)[1].decode().splitlines():
-        match = re.match(r"([a-z_:][a-z0-9_:]*)(?:\{(.*?)\})? ", line, re.IGNORECASE)
-        if match and not line.startswith("#"):
-            found.append(
-                (match[1], dict(re.findall(r'([a-z0-9_]+)="((?:[^"\\]|\\.)*)"', match[2] or "", re.IGNORECASE)))
-            )
-    return found
-
-
-def measured(job: Path) -> None:
-    """Two stages that were looked at for three seconds, beside a GPU."""
-    from test_resources import FakeGpus
-
-    from otel_stageio import StageIO
-    from otel_stageio.resources import gpu_sampler
-    from otel_stageio.testing import FixedClock, fixed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_sampler, "open_gpus", lambda visible, order="": FakeGpus())
-        for stage in ("demux", "asr"):
-            clock = FixedClock(time.time_ns())
-            with fixed(clock), StageIO(stage, job) as io:
-                for _ in range(3):
-                    clock.advance(1.0)
-                    io._recorder.beat()
-                    io._recorder.look_at_gpus()
-
-
-@pytest.fixture(scope="module")
-def seen(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[str, str]]]:
-    """What the collector makes of a run with a stage that succeeded and one that failed, and says of itself."""
-    root = tmp_path_factory.mktemp("seen") / "job"
-    with Pipeline("seen", root) as run:
-        with run.stage("demux") as io, io.span("step"):
-            pass
-        with run.stage("asr") as io:
-            io.add_error("no voice found")
-            io.finalize("failed")
-    delivery = Delivery(endpoints({}, endpoint=collector.http))
-    assert push(Job(root), delivery).pending == {}
-    measured(root.parent / "measured")
-    assert push(Job(root.parent / "measured"), delivery).pending == {}
-    delivery.close()
-
-    def counted() -> list[tuple[str, dict[str, str]]]:
-        now = samples(collector.span_metrics)
-        calls = [labels for name, labels in now if name.endswith("_calls_total")]
-        stages = {
-            labels.get("cicd_pipeline_task_name") for labels in calls if labels.get("cicd_pipeline_name") == "seen"
-        }
-        measures = {name for name, _ in now}
-        return now if {"demux", "asr"} <= stages and "hw_gpu_utilization_ratio" in measures else []
-
-    return [*wait_until(counted, what="the span metrics"), *samples(collector.self_metrics)]
-
-
-def dashboards() -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((ROOT / "collector/grafana/dashboards").glob("*.json"))]
-
-
-def provisioned() -> dict[str, dict[str, Any]]:
-    text = (ROOT / "collector/grafana/provisioning/datasources/datasources.yaml").read_text()
-    return {source["uid"]: source for source in yaml.safe_load(text)["datasources"]}
-
-
-def everything(node: Any) -> list[dict[str, Any]]:
-    """Every object within."""
-    if isinstance(node, dict):
-        return [node, *(inner for item in node.values() for inner in everything(item))]
-    return [inner for item in node for inner in everything(item)] if isinstance(node, list) else []
-
-
-def queries() -> list[str]:
-    """Every query in Prometheus' language, of the dashboard and of the links between data sources."""
-    found = [
-        node["expr"]
-        for node in everything(dashboards())
-        if "expr" in node and node.get("datasource", {"type": "prometheus"})["type"] == "prometheus"
-    ]
-    found = [query for query in found if not query.startswith("{")]
-    found += [node["definition"] for node in everything(dashboards()) if "definition" in node]
-    tags = '{cicd_pipeline_task_name="x"}'
-    for source in provisioned().values():
-        for given in source["jsonData"].get("tracesToMetrics", {}).get("queries", ()):
-            found.append(given["query"].replace("{$$__tags}", tags))
-    return found
-
-
-def test_every_query_names_metrics_and_labels_that_the_collector_has(seen: list[tuple[str, dict[str, str]]]) -> None:
-    metrics = {name for name, _ in seen}
-    labels = {label for _, given in seen for label in given} | {"le"}
-    asked = queries()
-    assert len(asked) > 8
-    for query in asked:
-        bare = re.sub(r'"[^"]*"', '""', query)
-        named = set(re.findall(r"\b(?:traces|otelcol|process|hw_[a-z]+|stageio)_[a-z_]+(?=[{[ ,)]|$)", bare))
-        assert named, query
-        assert named <= metrics, (named - metrics, sorted(metrics))
-        for group in (*re.findall(r"\{([^}]*)\}", bare), *re.findall(r"by \(([^)]*)\)", bare)):
-            words = {re.split(r"[=!~]", word)[0].strip() for word in group.split(",")}
-            assert words <= labels, (query, words - labels)
-        for label in re.findall(r"label_values\(.*, ([a-z_]+)\)", bare):
-            assert label in labels
-
-
-def test_every_value_that_a_query_compares_with_was_seen(seen: list[tuple[str, dict[str, str]]]) -> None:
-    compared = {pair for query in queries() for pair in re.findall(r'([a-z_]+)="([A-Z_]+)"', query)}
-    assert ("status_code", "STATUS_CODE_ERROR") in compared
-    assert compared <= {pair for _, labels in seen for pair in labels.items()}
-
-
-def test_a_stage_is_counted_once_with_its_result(seen: list[tuple[str, dict[str, str]]]) -> None:
-    calls = [labels for name, labels in seen if name == "traces_span_metrics_calls_total"]
-    results = {
-        labels["cicd_pipeline_task_name"]: labels["cicd_pipeline_task_run_result"]
-        for labels in calls
-        if labels.get("cicd_pipeline_task_run_result")
-        and labels.get("cicd_pipeline_name") == "seen"
-        and labels.get("cicd_pipeline_task_name")
-    }
-    assert results == {"demux": "success", "asr": "failure"}
-
-
-def test_every_data_source_that_is_named_is_provisioned() -> None:
-    uids = provisioned()
-    named = {node["uid"] for node in everything(dashboards()) if node.get("type") in ("prometheus", "loki", "jaeger")}
-    named |= {node["datasourceUid"] for node in everything(list(uids.values())) if "datasourceUid" in node}
-    assert named == {"jaeger", "loki", "prometheus"} == set(uids)
-    services = yaml.safe_load(COMPOSE.read_text())["services"]
-    for source in uids.values():
-        assert source["url"].split("/")[2].split(":")[0] in services
-
-
-def test_the_trace_leads_to_its_logs_and_a_log_line_to_its_trace(collector: Collector, seen: object) -> None:
-    uids = provisioned()
-    link = uids["jaeger"]["jsonData"]["tracesToLogsV2"]
-    assert "trace_id = `$${__trace.traceId}`" in link["query"]  # structured metadata: Loki keeps the OTLP field so
-    (back,) = uids["loki"]["jsonData"]["derivedFields"]
-    assert (back["matcherType"], back["matcherRegex"]) == ("label", "trace_id")
-    # Every log record that left has the field that both links go by.
-    records = wait_until(collector.log_records, what="the log records")
-    assert all(record.get("traceId") for record in records)
-
-
-def test_the_dashboard_lies_where_grafana_is_told_to_look(project: dict[str, Any]) -> None:
-    text = (ROOT / "collector/grafana/provisioning/dashboards/dashboards.yaml").read_text()
-    (provider,) = yaml.safe_load(text)["providers"]
-    targets = {mount["target"]: mount["source"] for mount in project["services"]["grafana"]["volumes"]}
-    assert Path(targets[provider["options"]["path"]]) == ROOT / "collector/grafana/dashboards"
-    home = Path(project["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
-    assert (ROOT / "collector/grafana/dashboards" / home.name).exists()
-    (dashboard,) = dashboards()
-    panels = [panel["id"] for panel in dashboard["panels"]]
-    assert len(set(panels)) == len(panels)
-
-
 # -- without containers ----------------------------------------------------------------------------------------------
 
 
@@ -443,7 +279,7 @@ def test_what_stages_use_is_scraped_from_the_collector_each_under_its_own_stage(
     def scraped() -> set[tuple[str, str]]:
         found = {
             (name, labels.get("otel_scope_cicd_pipeline_task_name", ""))
-            for name, labels in samples(collector.span_metrics)
+            for name, labels, _ in samples(collector.span_metrics)
             if labels.get("otel_scope_cicd_pipeline_name") == "measured"
         }
         return found if {name for name, _ in found} >= EXPECTED else set()

@@ -1,4 +1,4 @@
-"""Build the collector, Jaeger and the compose checker from Go modules, once, into a cache outside the tree.
+"""Build the collector, Jaeger, promtool and the compose checker from Go modules, once, into a cache outside the tree.
 
     python collector/build/build.py             build what is not in the cache yet
     python collector/build/build.py --print otelcol    say where a built binary is
@@ -147,12 +147,14 @@ BINARIES = {
         Binary("compose-check", ".", lambda work, go: None),
         Binary("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger", lambda work, go: None),
         Binary("otelcol", ".", generate_collector),
+        # Pinned to the Prometheus that the collector's receiver is made of, so that most of it is compiled already.
+        Binary("promtool", "github.com/prometheus/prometheus/cmd/promtool", lambda work, go: None),
     )
 }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Build the collector, Jaeger and the compose checker, once.")
+    parser = argparse.ArgumentParser(description="Build the collector, Jaeger, promtool and the compose checker, once.")
     parser.add_argument("--print", choices=BINARIES, metavar="NAME", help=f"say where {', '.join(BINARIES)} is")
     asked = parser.parse_args().print
     if asked:
