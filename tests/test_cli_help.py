@@ -27,8 +27,8 @@ DESIGNED = (
     "prune", "runs", "serve", "why", "lineage", "export",
 )  # fmt: skip
 
-#: What goes on until it is told to stop.
-ENDLESS = re.compile(r"--watch| -f |^otel-stageio serve")
+#: What goes on until it is told to stop; a watch or a log of a job that is over ends by itself.
+ENDLESS = re.compile(r"^otel-stageio (push --watch|serve)")
 #: What answers with 1 that two things differ, as diff does.
 DIFFER = re.compile(r"^otel-stageio (diff|why) [^|]*$")
 
