@@ -51,7 +51,7 @@ test: setup binaries  ## run the tests (PYTEST_ARGS="-k name -x" WORKERS=0)
 
 # The real collector, Jaeger and a compose parser, built once into a cache outside the tree. Where they cannot be built,
 # the tests that need them skip and say why; in CI (STAGEIO_CI=1) that is a failure.
-binaries: setup  ## build the collector and Jaeger that tests and stack-native run (needs Go, once)
+binaries: setup  ## build or fetch the collector, Jaeger, promtool and Kafka that tests run (needs Go and Maven, once)
 	@$(PY) -m collector.build.build && $(PY) -m collector.build.broker || [ "$$STAGEIO_CI" != 1 ]
 
 stack:  ## collector, Jaeger, Prometheus, Loki and Grafana in containers

@@ -36,6 +36,7 @@ def main() -> None:
                 for button in page.locator("#waterfall .group:not(:has(a[href='#stage-asr'])) .fold").all():
                     button.click()
                 _picture(page, f"report-{scheme}", _above(page, "#stages"))
+                page.locator("#lineage svg").screenshot(path=_place(f"lineage-{scheme}"))
                 page.goto(failed.as_uri())
                 _picture(page, f"report-failed-{scheme}", 1200)
             chromium.close()
@@ -56,8 +57,12 @@ def _above(page: Page, selector: str) -> float:
     return float(box["y"])
 
 
+def _place(name: str) -> Path:
+    return IMAGES / f"{name}.png"
+
+
 def _picture(page: Page, name: str, height: float) -> None:
-    path = IMAGES / f"{name}.png"
+    path = _place(name)
     page.mouse.move(0, 0)
     page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1280, "height": height})
     size = path.stat().st_size
