@@ -47,7 +47,7 @@ demo: setup  ## run the subtitle pipeline on real speech; it says where to look
 	@$(PY) -m examples.subtitles $(DEMO_ARGS)
 
 test: setup binaries  ## run the tests (PYTEST_ARGS="-k name -x" WORKERS=0)
-	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # The real collector, Jaeger and a compose parser, built once into a cache outside the tree. Where they cannot be built,
 # the tests that need them skip and say why; in CI (STAGEIO_CI=1) that is a failure.
