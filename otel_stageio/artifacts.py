@@ -75,6 +75,10 @@ class Artifacts:
             attributes[sc.LOCAL_METADATA] = plain
         return attributes
 
+    def keep(self, role: str, path: str, digest: Digest) -> None:
+        """What a file is said to be at the end is what it was verified to be."""
+        self._found[role, os.path.abspath(path)] = digest
+
     def adopt(self, role: str, path: str) -> None:
         """Look after a file that another process of this stage has tracked: a forked worker ends without looking."""
         key = (role, os.path.abspath(path))

@@ -93,5 +93,6 @@ def _take_over(io: StageIO, decision: Decision) -> None:
             metadata = {key: value for key, value in entry.items() if key not in known}
             shown = entry["path"] if os.path.abspath(entry["path"]) == str(path) else str(path)
             if entry.get("digest") and told.get((name, shown)) == entry["digest"]:
+                io._recorder.artifacts.keep(role, shown, entry["digest"])
                 continue
             io._recorder.track(role, shown, entry.get("type", "file"), metadata, digest=entry.get("digest"))

@@ -174,7 +174,7 @@ def post(
             cert=pair,
             timeout=30,
         )
-    except (requests.ConnectionError, requests.Timeout):
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
         return 0
     return answer.status_code
 

@@ -145,6 +145,10 @@ def _files(kind: str, before: list[Artifact], after: list[Artifact], old: _Root,
             yield Change(kind, path, *said)
 
 
+#: What a digest may have in place of one: two files with the same bytes differ in it.
+_NO_CONTENT = frozenset({"stat", "not_computed"})
+
+
 def _said(file: Artifact | None) -> Any:
     if file is None:
         return None
@@ -154,11 +158,10 @@ def _said(file: Artifact | None) -> Any:
 
 
 def _digests(file: Artifact | None) -> dict[str, str]:
-    """By algorithm; the original's last version has one ``hash`` and does not say of which."""
+    """Of the content, by algorithm; the original's last version has one ``hash`` and does not say of which."""
+    if file is not None and file.digest:
+        return {name: str(value) for name, value in file.digest.items() if name not in _NO_CONTENT}
     extra = (file.model_extra if file is not None else None) or {}
-    found = extra.get("digest")
-    if isinstance(found, dict):
-        return {str(name): str(value) for name, value in found.items()}
     plain = extra.get("hash") or extra.get("checksum")
     return {"hash": plain} if isinstance(plain, str) else {}
 

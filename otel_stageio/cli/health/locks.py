@@ -55,7 +55,7 @@ def locks(place: Path) -> list[Check]:
     finally:
         limit.cancel()
         holder.kill()
-        holder.wait()
+        holder.communicate()
     after = [_try(place / "flock", fcntl.flock), _try(place / "lockf", fcntl.lockf)]
     return [
         _judged("locks", said[0] == "flock", said[0], while_held[0], after[0]),
