@@ -43,7 +43,7 @@ def ask_for_command(
 ) -> Decision:
     """The same for a program: its arguments are its parameters, and the scripts among them its code."""
     digests = io._recorder.artifacts.digests
-    sources = code_of(code, digests) or code_of_command(words, cwd, digests)
+    sources = {**code_of_command(words, cwd, digests), **code_of(code, digests)}
     root = str(io._job.root)
     told = {"arguments": [word.replace(root, ".") for word in words]}
     if cwd is not None:

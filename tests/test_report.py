@@ -279,6 +279,17 @@ def test_a_failed_stage_has_what_one_needs_to_know(visit: Visit, report: Make) -
     assert "sk-live" not in made.html
 
 
+def test_another_version_is_among_what_is_different_from_the_last_success(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    report_jobs.failed(job)
+    journal = job / ".stageio" / "spool" / "asr.1.logs.jsonl"
+    newer = '"telemetry.sdk.version","value":{"stringValue":"'
+    text = journal.read_text(encoding="utf-8")
+    assert newer in text
+    journal.write_text(text.replace(newer, f"{newer}0."), encoding="utf-8")
+    assert "<td>version <code>telemetry.sdk.version</code></td>" in render(str(job))
+
+
 def test_the_log_is_filtered_by_level_and_by_search(visit: Visit, report: Make) -> None:
     page = visit(report("failed").path)
     stage = stage_of(page, "asr")

@@ -845,6 +845,18 @@ def test_a_script_among_the_arguments_is_code(job: Path, tmp_path: Path) -> None
     assert by_command(job, words, **files) == ("success", "code changed: copy.sh")
 
 
+def test_code_that_is_named_stands_beside_the_script(job: Path, tmp_path: Path) -> None:
+    script = write_script(tmp_path / "copy.sh", "cp audio.wav copy.txt")
+    words: list[Any] = ["sh", script]
+    how: dict[str, Any] = {"inputs": ["audio.wav"], "outputs": ["copy.txt"], "code": "v1"}
+    AUDIO.write_text("one")
+    by_command(job, words, **how)
+    assert by_command(job, words, **how)[0] == "skipped"
+    assert by_command(job, words, **{**how, "code": "v2"}) == ("success", "code changed: version v1→v2")
+    script.write_text("cp audio.wav copy.txt; echo >> copy.txt")
+    assert by_command(job, words, **{**how, "code": "v2"}) == ("success", "code changed: copy.sh")
+
+
 def test_a_program_that_failed_or_could_not_be_started(job: Path) -> None:
     AUDIO.write_text("one two")
     assert by_command(job, ["sh", "-c", "exit 3"], check=False, **FILES)[0] == "failed"

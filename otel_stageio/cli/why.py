@@ -58,12 +58,15 @@ def answers_of(view: JobView, stage: StageView | None) -> list[Answer]:
             raise CannotAnswer(f"{one.name} is running; ask again when it is over")
         decision = decide(job, one.name, None, digests, thorough=True)
         answer = Answer(one.name, decision)
-        reads = [place_of(job, entry)[0] for entry in (decision.record or {}).get("inputs", ())]
+        record = decision.record or {}
+        reads, writes = (
+            [place_of(job, entry, record.get("resume"))[0] for entry in record.get(name, ())]
+            for name in ("inputs", "outputs")
+        )
         ahead = [makers[name] for name in reads if name in makers]
         answer.ahead = ahead[0] if decision and ahead else ""
         if answer.runs:
-            for entry in (decision.record or {}).get("outputs", ()):
-                makers[place_of(job, entry)[0]] = one.name
+            makers.update(dict.fromkeys(writes, one.name))
         found.append(answer)
     return [answer for answer in found if stage is None or answer.stage == stage.name]
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..layout import Job, within
 from ..manifest import Artifact, Record
 from ..reading import used
-from ..reading.difference import Change, differences
+from ..reading.difference import CAUSES, Change, differences, other_versions, versions_of
 from ..reading.disk import journal, resource
 from ..reading.honesty import honesty
 from ..reading.text import clock, count, one_line, plain, size, strict
@@ -100,7 +100,7 @@ def _stage(view: JobView, stage: StageView, bar: Bar | None) -> StagePart:
         stage,
         _commands(bar),
         _pairs(record.config),
-        _causes(before, record, str(root)) if before is not None else [],
+        _causes(Job(root), stage.name, before, record) if before is not None else [],
         before.attempt if before is not None else None,
         [_files(title, entries, root) for title, entries in lists if entries],
         measured,
@@ -114,10 +114,12 @@ def _stage(view: JobView, stage: StageView, bar: Bar | None) -> StagePart:
     )
 
 
-def _causes(before: Record, after: Record, root: str) -> list[Change]:
+def _causes(job: Job, stage: str, before: Record, after: Record) -> list[Change]:
     """What may have made it end otherwise; that it did stands above."""
+    root = str(job.root)
     found = differences(before, after, root_before=root, root_after=root)
-    return [change for change in found if change.kind in ("config", "input", "version")]
+    versions = (versions_of(job, stage, record.attempt) for record in (before, after))
+    return [change for change in [*found, *other_versions(*versions)] if change.kind in CAUSES]
 
 
 def _second(stamp: str) -> str:
