@@ -105,6 +105,14 @@ def collector(jaeger: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server.stop()
 
 
+@pytest.fixture
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a command in this process: nothing says how wide or colourful its output may be, and stages print nothing."""
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OTEL_STAGEIO_CONSOLE", "off")
+
+
 @pytest.fixture(autouse=True)
 def fresh(strict: None) -> Iterator[None]:
     """A process as a test expects to find it: environment, context, root logger, and no stage left open."""
@@ -140,6 +148,17 @@ def as_in_production(strict: None) -> Iterator[None]:
     runtime.strict = False
     yield
     runtime.strict = True
+
+
+@pytest.fixture(scope="module")
+def sink(binaries: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What stands behind a gateway and keeps what comes out of it."""
+    from gateway import Sink
+
+    server = Sink(tmp_path_factory.mktemp("sink"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,7 @@ from otel_stageio.testing import FixedClock, fixed
 READERS = ("status", "show", "validate")
 
 
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OTEL_STAGEIO_CONSOLE", "off")
+pytestmark = pytest.mark.usefixtures("no_terminal")
 
 
 @pytest.fixture

@@ -16,12 +16,7 @@ from otel_stageio.manifest import Record
 from otel_stageio.reading.difference import Change, differences
 from otel_stageio.testing import FixedClock, fixed
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OTEL_STAGEIO_CONSOLE", "off")
+pytestmark = pytest.mark.usefixtures("no_terminal")
 
 
 @pytest.fixture

@@ -22,12 +22,7 @@ from otel_stageio.cli.app import app
 from otel_stageio.reading.logs import Entry, LogFile, entries, severity
 from otel_stageio.testing import FixedClock, fixed
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OTEL_STAGEIO_CONSOLE", "off")
+pytestmark = pytest.mark.usefixtures("no_terminal")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,14 +178,6 @@ def test_the_collector_finds_it_valid(binaries: Any, name: str) -> None:
 
 
 # -- by starting -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def sink(binaries: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sink]:
-    server = Sink(tmp_path_factory.mktemp("sink"))
-    server.start()
-    yield server
-    server.stop()
 
 
 def open_ports(pid: int) -> dict[int, str]:

@@ -23,14 +23,6 @@ from otel_stageio.layout import Job
 
 
 @pytest.fixture(scope="module")
-def sink(binaries: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sink]:
-    server = Sink(tmp_path_factory.mktemp("sink"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def gateway(certificates: Path, sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     server = Gateway(tmp_path_factory.mktemp("gateway"), certificates, sink.address)
     server.start()
