@@ -42,6 +42,11 @@ class CommandResult:
     message: str = ""
 
 
+def resume_is_on() -> bool:
+    """``OTEL_STAGEIO_RESUME``: whether programs are skipped where nobody has said."""
+    return os.environ.get(sc.ENV_RESUME, "").strip().lower() == "on"
+
+
 def run_command(
     io: StageIO,
     argv: Sequence[str],
@@ -55,6 +60,7 @@ def run_command(
     meter: Meter | None = None,
     resume: bool = False,
     code: Any = None,
+    inputs: Sequence[str | os.PathLike[str]] = (),
     outputs: Sequence[str | os.PathLike[str]] = (),
 ) -> CommandResult:
     """Run a program as the stage that ``io`` has opened, and end the stage as the program ended.
@@ -62,12 +68,14 @@ def run_command(
     Args:
         resume: do not, if its last attempt succeeded and all that it depends on is as it was.
         code: what it depends on, beside the scripts that its arguments name.
-        outputs: files that it is going to write, as far as it does not say so itself.
+        inputs, outputs: files that it reads and is going to write, as far as it does not say so itself.
         passthrough: where a wrapper passes the program's output on; without one, its lines go to the console.
         meter: shows how far the program is.
     """
     recorder = io._recorder
     words = [os.fspath(word) for word in argv]
+    for path in inputs:
+        io.track_input(path)
     if resume:
         from .up_to_date import ask_for_command
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .digest import Digests, existing
+from .digest import Digests
 
 #: Words of a command that name files with these endings are its code.
 _SCRIPTS = frozenset({".bash", ".js", ".lua", ".pl", ".py", ".r", ".rb", ".sh"})
@@ -64,7 +64,7 @@ def code_of(code: Any, digests: Digests) -> dict[str, str]:
                 found[name] = value if former == value else f"{former}, {value}"  # of two versions both count
         return found
     if isinstance(code, (str, os.PathLike)):
-        file = existing(code)
+        file = _existing(code)
         if file is None and isinstance(code, str) and not code.endswith(tuple(_SCRIPTS)):
             return {"version": code}
         if file is None:
@@ -76,7 +76,7 @@ def code_of(code: Any, digests: Digests) -> dict[str, str]:
             source = inspect.getsourcefile(inspect.unwrap(code) if callable(code) else code)
         except TypeError:
             source = None
-    if source is None or existing(source) is None:  # in a notebook there is a name, and no file
+    if source is None or _existing(source) is None:  # in a notebook there is a name, and no file
         raise TypeError(f"code={code!r} has no source file; give a path, a module, a function or a version")
     return {os.path.abspath(source): _source_digest(source, digests)}
 
@@ -86,7 +86,7 @@ def code_of_command(words: Iterable[str], cwd: str | os.PathLike[str] | None, di
     found = {}
     for word in words:
         path = os.path.join(cwd or ".", word)
-        if os.path.splitext(word)[1].lower() in _SCRIPTS and existing(path):
+        if os.path.splitext(word)[1].lower() in _SCRIPTS and _existing(path):
             found[os.path.abspath(path)] = _source_digest(path, digests)
     return found
 
@@ -113,3 +113,12 @@ def code_now(name: str, before: str, digests: Digests) -> str:
 
 def is_digest(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("sha256:")
+
+
+def _existing(path: str | os.PathLike[str]) -> Path | None:
+    """The path, if there is a file."""
+    try:
+        found = Path(path)
+        return found if found.is_file() else None
+    except (OSError, TypeError, ValueError):
+        return None

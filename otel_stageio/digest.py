@@ -23,7 +23,6 @@ import string
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from . import semconv as sc
@@ -331,12 +330,3 @@ def digest_text(digest: Digest) -> str:
         if kind in digest:
             return f"{kind} {digest[kind][:8]}…"
     return "not read" if digest else "not there"
-
-
-def existing(path: str | os.PathLike[str]) -> Path | None:
-    """The path, if there is a file."""
-    try:
-        found = Path(path)
-        return found if found.is_file() else None
-    except (OSError, TypeError, ValueError):
-        return None

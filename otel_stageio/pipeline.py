@@ -19,7 +19,7 @@ from . import run as runs
 from . import semconv as sc
 from .capture import Capture
 from .capture.text import one_record
-from .command import CommandResult, run_command
+from .command import CommandResult, resume_is_on, run_command
 from .ending import ending_of, is_success
 from .layout import Job
 from .meter import Meter
@@ -82,7 +82,7 @@ class Pipeline:
         self.name = self._capture.string(name)
         self._planned = [self._capture.string(stage) for stage in stages or ()]
         self._attributes = self._capture.attributes(attributes or {})
-        self._resume = resume or os.environ.get(sc.ENV_RESUME, "").strip().lower() == "on"
+        self._resume = resume or resume_is_on()
         self._run: runs.Run | None = None
         self._pid = 0
         self._failure: str | None = None
@@ -251,8 +251,6 @@ class Pipeline:
         journal = None if recorder.silent else self._job.journal(recorder.stage, recorder.attempt)
         meter = Meter(io.stage_name, self._console, self._show, journal)
         try:
-            for path in inputs:
-                io.track_input(path)
             result = run_command(
                 io,
                 words,
@@ -262,6 +260,7 @@ class Pipeline:
                 stdin=subprocess.DEVNULL,
                 resume=self._resume if resume is None else resume,
                 code=code,
+                inputs=inputs,
                 outputs=outputs,
                 meter=meter,
             )

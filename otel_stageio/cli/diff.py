@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ from rich.text import Text
 from ..layout import Job
 from ..reading.attempts import Attempt, attempts_of
 from ..reading.difference import CAUSES, Change, differences, other_versions, versions_of
-from ..reading.job import CannotAnswer, read_job
-from ..reading.text import clock, count, duration, moment, one_line, plain, size, strict
+from ..reading.job import CannotAnswer, read_job, run_of
+from ..reading.text import as_text, clock, count, duration, moment, one_line, plain, size
 from ..reading.view import JobView, RunView
 from .show_stage import find_stage
 from .terminal import Row, Terminal
@@ -110,14 +109,10 @@ def _parsed(word: str) -> tuple[str, int | None]:
 
 
 def _run(view: JobView, number: int | None) -> RunView:
-    if view.run is None:
+    run = run_of(view, number) if view.run is not None else None
+    if run is None:
         raise CannotAnswer(f"nothing is recorded of the runs of {view.path}; give a second job to compare it with")
-    every = [view.run, *view.earlier]
-    for run in every:
-        if number in (None, run.number):
-            return run
-    there = ", ".join(str(number) for number in sorted(run.number for run in every))
-    raise CannotAnswer(f"{view.path} has no run {number}; there are: {there}")
+    return run
 
 
 def _side(path: str, view: JobView, run: RunView | None) -> Side:
@@ -277,6 +272,5 @@ def _value(change: Change, value: Any) -> str:
     if change.kind in ("input", "output") and isinstance(value, str) and ":" in value:
         name, _, digest = value.partition(":")
         return plain(f"{name}:{digest[:_DIGEST]}")
-    text = value if isinstance(value, str) else json.dumps(strict(value), ensure_ascii=False, default=str)
-    text = plain(text).replace("\n", "\\n")
+    text = plain(as_text(value)).replace("\n", "\\n")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... [{len(text):,} characters in all]"

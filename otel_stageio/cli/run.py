@@ -120,8 +120,7 @@ def _ask_for(resume: bool, force: list[str], start: str | None) -> None:
 def _run_stage(
     job: str, stage: str, words: list[str], timeout: float | None, inputs: list[str], outputs: list[str]
 ) -> int:
-    from ..command import run_command
-    from ..semconv import ENV_RESUME
+    from ..command import resume_is_on, run_command
     from ..sinks.console import Passthrough
     from ..stage_io import StageIO
 
@@ -133,15 +132,14 @@ def _run_stage(
     # which the command would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        for path in inputs:
-            io.track_input(path)
         result = run_command(
             io,
             words,
             timeout=timeout,
             own_group=timeout is not None and not sys.stdin.isatty(),
             passthrough=Passthrough(sys.stdout.buffer, sys.stderr.buffer),
-            resume=os.environ.get(ENV_RESUME, "").strip().lower() == "on",
+            resume=resume_is_on(),
+            inputs=inputs,
             outputs=outputs,
         )
     except BaseException as error:

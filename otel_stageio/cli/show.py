@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from ..manifest import Artifact
 from ..reading.honesty import honesty
-from ..reading.text import clock, count, duration, one_line, plain, size, strict
+from ..reading.text import as_text, clock, count, duration, one_line, plain, size
 from ..reading.view import JobView, StageView
 from .status import earlier, header, trouble
 from .terminal import Row, Terminal
@@ -117,10 +116,8 @@ def _within(path: str, job: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A value of the record on one line: text as it is, anything else as JSON."""
-    if isinstance(value, str):
-        return plain(value).replace("\n", "\\n")
-    return plain(json.dumps(strict(value), ensure_ascii=False, default=str))
+    """A value of the record on one line."""
+    return plain(as_text(value)).replace("\n", "\\n")
 
 
 def more(terminal: Terminal, left: int, noun: str) -> None:

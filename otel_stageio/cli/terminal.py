@@ -163,9 +163,13 @@ def _shared(widths: list[int], available: int, last: int) -> list[int]:
     return widths
 
 
-def document(content: Any) -> None:
-    """One JSON document, in ASCII: it survives any encoding, and holds no character that a terminal obeys."""
-    sys.stdout.write(json.dumps(strict(content), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+def document(content: Any, *, indent: int | None = 2) -> None:
+    """One JSON document, in ASCII: it survives any encoding, and holds no character that a terminal obeys.
+
+    Args:
+        indent: None for one line.
+    """
+    sys.stdout.write(json.dumps(strict(content), indent=indent, ensure_ascii=True, allow_nan=False) + "\n")
 
 
 def complain(message: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from ..events import iso
 from ..reading.job import CannotAnswer, run_of
 from ..reading.text import clock, count, duration, one_line
 from ..reading.trace import Bar, Gap, Trace, read_trace
@@ -50,15 +51,9 @@ def show_trace(trace: Trace, terminal: Terminal, *, full: bool) -> None:
     root = trace.root
     headline(root.name, root.state, root.seconds, terminal)
     about = [f"run {trace.run}" if trace.run is not None else "", f"trace {trace.trace_id}" if trace.trace_id else ""]
-    about.append(f"from {clock(_iso(root.start_ns))}")
+    about.append(f"from {clock(iso(root.start_ns))}")
     terminal.line("  ", (one_line(", ".join(filter(None, about))), "dim"))
     _Waterfall(trace, terminal, full=full).draw()
-
-
-def _iso(time_ns: int) -> str:
-    from ..events import iso
-
-    return iso(time_ns)
 
 
 class _Row:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from rich.text import Text
 
 from ..events import iso
 from ..reading.jobs import Closer, JobSummary
-from ..reading.text import clock, duration, one_line, plain, strict
+from ..reading.text import clock, duration, one_line, plain
 from ..reading.view import JobView, StageView
 from ..runtime import runtime
 from ..units import amount, percent, seconds_left, share
 from .jobs import Jobs, document_of, show_jobs
-from .terminal import Terminal
+from .terminal import Terminal, document
 
 #: Seconds between two lines about the progress of a stage.
 _PROGRESS = 10.0
@@ -120,17 +118,17 @@ class Documents:
         self._write({"waiting": reason}, reason)
 
     def job(self, job: JobView, *, over: bool) -> None:
-        document = job.document(records=False)
-        self._write(document, _lasting(document))
+        content = job.document(records=False)
+        self._write(content, _lasting(content))
 
     def jobs(self, jobs: Jobs) -> None:
-        document = document_of(jobs)
-        self._write(document, _lasting(document))
+        content = document_of(jobs)
+        self._write(content, _lasting(content))
 
-    def _write(self, document: Any, lasting: Any) -> None:
+    def _write(self, content: Any, lasting: Any) -> None:
         if lasting != self._written:
             self._written = lasting
-            sys.stdout.write(json.dumps(strict(document), ensure_ascii=True, allow_nan=False) + "\n")
+            document(content, indent=None)
 
     def close(self) -> None:
         pass

@@ -16,8 +16,9 @@ from .._version import __version__
 from ..capture.redaction import Redactor
 from ..layout import Job, within
 from ..manifest import Artifact, Record
+from ..reading import attempts
 from ..reading.text import moment
-from ..reading.view import JobView, RunView, StageView, reason_of
+from ..reading.view import JobView, RunView, reason_of
 
 PRODUCER = f"https://pypi.org/project/otel-stageio/{__version__}/"
 #: The same run has the same ids in every export of it.
@@ -101,18 +102,11 @@ def attempts_of(view: JobView, run: RunView | None = None) -> list[Attempt]:
     """The attempts that belong to a run, or every one; of each stage the oldest first."""
     job = Job(view.path)
     return [
-        Attempt(job, stage.name, record, state, record.trace.run_id or "")
+        Attempt(job, stage.name, found.record, found.state, found.record.trace.run_id or "")
         for stage in view.stages
-        for record, state, number in _records(view, stage)
-        if run is None or number == run.number
+        for found in attempts.attempts_of(view, stage)
+        if run is None or found.run == run.number
     ]
-
-
-def _records(view: JobView, stage: StageView) -> Iterator[tuple[Record, str, int | None]]:
-    runs = {run.run_id: run.number for run in (view.run, *view.earlier) if run is not None}
-    for former in stage.record.attempts:
-        yield former, former.status, runs.get(former.trace.run_id or "")
-    yield stage.record, stage.state, stage.run
 
 
 def files_of(job: Job, artifacts: Iterable[Artifact]) -> Iterator[File]:

@@ -12,8 +12,9 @@ from ..digest import Digest, Digests
 from ..layout import Job, within
 from ..manifest import Artifact, Record
 from ..semconv import GOOD_STATUSES
+from .attempts import Attempt, attempts_of
 from .text import size
-from .view import JobView, StageView
+from .view import JobView
 
 _CONTENT = ("sha256", "dirHash1")
 
@@ -122,13 +123,10 @@ def _newest(actions: list[Action]) -> Iterable[Action]:
 
 
 def _actions(view: JobView, root: Path) -> Iterator[Action]:
-    numbers = {run.run_id: run.number for run in (view.run, *view.earlier) if run is not None}
     for stage in view.stages:
-        for former in stage.record.attempts:
-            if not _is_echo(former):
-                yield _action(stage, former, numbers.get(former.trace.run_id or ""), former.status, root)
-        if not _is_echo(stage.record):
-            yield _action(stage, stage.record, stage.run, stage.state, root)
+        for attempt in attempts_of(view, stage):
+            if not _is_echo(attempt.record):
+                yield _action(attempt, root)
 
 
 def _is_echo(record: Record) -> bool:
@@ -136,12 +134,13 @@ def _is_echo(record: Record) -> bool:
     return record.status == "skipped" and record.resume is not None and record.resume.skip is True
 
 
-def _action(stage: StageView, record: Record, run: int | None, state: str, root: Path) -> Action:
+def _action(attempt: Attempt, root: Path) -> Action:
+    record = attempt.record
     return Action(
-        stage.name,
+        attempt.stage,
         record.attempt,
-        run,
-        state,
+        attempt.run,
+        attempt.state,
         record.timestamp,
         record.trace.trace_id or "",
         [_version(entry, root) for entry in record.inputs],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import re
 from typing import Any
@@ -76,6 +77,11 @@ def from_to(start: str | None, end: str | None) -> str:
 def seconds_between(start: str | None, end: str | None) -> float | None:
     first, last = moment(start), moment(end)
     return (last - first).total_seconds() if first and last else None
+
+
+def as_text(value: Any) -> str:
+    """A value of a record: text as it is, anything else as JSON. It may hold anything; see :func:`plain`."""
+    return value if isinstance(value, str) else json.dumps(strict(value), ensure_ascii=False, default=str)
 
 
 def strict(value: Any) -> Any:

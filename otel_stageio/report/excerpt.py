@@ -34,9 +34,8 @@ _LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 
 @dataclasses.dataclass(slots=True)
 class Line:
-    """One record. ``level`` is one of logging's names; ``after_gap`` says how many records were left out before it."""
+    """One record. ``level`` is one of logging's names; ``left_out`` records were left out before it."""
 
-    day: str
     time: str
     logger: str
     level: str
@@ -180,12 +179,11 @@ def _records(raw: bytes, head: re.Pattern[bytes]) -> Iterator[Line]:
     before = raw[: matches[0].start()] if matches else raw
     if before.strip():
         for text in before.splitlines()[:FIRST]:
-            yield Line("", "", "", "INFO", _text(text))
+            yield Line("", "", "INFO", _text(text))
     for number, match in enumerate(matches):
         end = matches[number + 1].start() if number + 1 < len(matches) else len(raw)
         level = match[4].decode("ascii")
         yield Line(
-            match[1].decode("ascii"),
             match[2].decode("ascii"),
             plain(match[3].decode("utf-8", "replace")),
             _LEVELS.get(level, level),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from ..reading import used
 from ..reading.difference import CAUSES, Change, differences, other_versions, versions_of
 from ..reading.disk import journal, resource
 from ..reading.honesty import honesty
-from ..reading.text import clock, count, one_line, plain, size, strict
+from ..reading.text import as_text, clock, count, one_line, plain, size
 from ..reading.trace import Bar, Trace
 from ..reading.view import JobView, StageView, reason_of
 from ..semconv import GOOD_STATUSES
 from .excerpt import Excerpt, read_excerpt
+from .lineage import size_now
 
 #: Rows of a list; the rest is counted, and in the manifest.
 MOST = 60
@@ -150,7 +150,7 @@ def _pairs(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def value_text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(strict(value), ensure_ascii=False, default=str)
+    text = as_text(value)
     return text if len(text) <= 2_000 else f"{text[:2_000]}… [{len(text):,} characters in all]"
 
 
@@ -221,11 +221,8 @@ def on_disk(view: JobView) -> OnDisk:
 
 
 def _bytes_now(path: Path, entry: Artifact) -> int | None:
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return (entry.size_bytes or 0) if path.is_dir() else status.st_size
+    number = size_now(path)
+    return number if number is None or not path.is_dir() else entry.size_bytes or 0
 
 
 # -- where it ran ------------------------------------------------------------------------------------------------------

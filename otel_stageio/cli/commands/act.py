@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from .. import completion
-from .common import EndpointOption, HeaderOption, JobArgument, JsonOption, ProtocolOption, answering
+from .common import (
+    EndpointOption,
+    HeaderOption,
+    JobArgument,
+    JobsArgument,
+    JsonOption,
+    ProtocolOption,
+    RunOption,
+    answering,
+)
 
 
 class Format(str, Enum):
@@ -66,12 +75,7 @@ def push(
 
 
 def recover(
-    jobs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="JOB|ROOT...", help="Job directories, or directories of jobs.", autocompletion=completion.jobs
-        ),
-    ],
+    jobs: JobsArgument,
     lost_after: Annotated[
         str, typer.Option(metavar="TIME", help="Silence after which a stage on another host counts as lost.")
     ] = "10m",
@@ -100,12 +104,7 @@ def recover(
 
 
 def prune(
-    jobs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="JOB|ROOT...", help="Job directories, or directories of jobs.", autocompletion=completion.jobs
-        ),
-    ],
+    jobs: JobsArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only say what would go.")] = False,
     older_than: Annotated[
         str, typer.Option(metavar="TIME", help="Only what was last written to so long ago: 12h, 30d.")
@@ -148,7 +147,7 @@ def export(
         str | None,
         typer.Option("--output", "-o", metavar="FILE|DIR", help="Not standard output, but this.", show_default=False),
     ] = None,
-    run: Annotated[int | None, typer.Option(metavar="N", help="Not the newest run, but this one.")] = None,
+    run: RunOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
 ) -> None:
     """Write a job in a format that others read: OpenLineage events, an RO-Crate, Chrome trace events for Perfetto.

@@ -24,6 +24,19 @@ class Protocol(str, Enum):
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="Job directory.", show_default=False, autocompletion=completion.jobs)
 ]
+JobsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="JOB|ROOT...", help="Job directories, or directories of jobs.", autocompletion=completion.jobs
+    ),
+]
+StageArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STAGE]", help="A stage: asr, 06_asr or 6.", show_default=False, autocompletion=completion.stages
+    ),
+]
+RunOption = Annotated[int | None, typer.Option("--run", metavar="N", help="Not the newest run, but this one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead, for programs.")]
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint", metavar="URL", help="Base URL, instead of OTEL_EXPORTER_OTLP_ENDPOINT.")

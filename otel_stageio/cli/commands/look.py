@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import completion
-from .common import JobArgument, JsonOption, answering
+from .common import JobArgument, JsonOption, RunOption, StageArgument, answering
 
 
 def status(
@@ -82,12 +82,7 @@ def status(
 
 def show(
     job: JobArgument,
-    stage: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[STAGE]", help="A stage: asr, 06_asr or 6.", show_default=False, autocompletion=completion.stages
-        ),
-    ] = None,
+    stage: StageArgument = None,
     full: Annotated[bool, typer.Option("--full", "-f", help="Whole tracebacks and lists, nothing folded.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -123,7 +118,7 @@ def show(
 
 def trace(
     job: JobArgument,
-    run: Annotated[int | None, typer.Option(metavar="N", help="Not the newest run, but this one.")] = None,
+    run: RunOption = None,
     full: Annotated[bool, typer.Option("--full", help="All inner spans, not only the longest.")] = False,
     json: JsonOption = False,
 ) -> None:

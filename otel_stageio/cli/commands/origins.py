@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .common import JobArgument, JsonOption, answering
+from .common import JobArgument, JsonOption, StageArgument, answering
 
 
 def why(
     job: JobArgument,
-    stage: Annotated[
-        str | None, typer.Argument(metavar="[STAGE]", help="A stage: asr, 06_asr or 6.", show_default=False)
-    ] = None,
+    stage: StageArgument = None,
     json: JsonOption = False,
 ) -> None:
     """Say what would run again and why, without running anything; exit code 1 if anything would.
