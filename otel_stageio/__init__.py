@@ -14,6 +14,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .decorator import stage
+    from .handover import StagesRunning, begin_run, end_run, join_run
     from .manifest import Manifest, ManifestError
     from .pipeline import Pipeline, StageFailed
     from .recovery import recover
@@ -29,7 +30,11 @@ __all__ = [
     "StageFailed",
     "StageIO",
     "StageManifest",
+    "StagesRunning",
     "__version__",
+    "begin_run",
+    "end_run",
+    "join_run",
     "recover",
     "stage",
 ]
@@ -42,6 +47,10 @@ _HOMES = {
     "StageFailed": "pipeline",
     "StageIO": "stage_io",
     "StageManifest": "stage_manifest",
+    "StagesRunning": "handover",
+    "begin_run": "handover",
+    "end_run": "handover",
+    "join_run": "handover",
     "recover": "recovery",
     "stage": "decorator",
 }

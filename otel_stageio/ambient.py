@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -20,6 +20,27 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 _RECORDER = otel_context.create_key("otel_stageio-recorder")
+_HANDED = otel_context.create_key("otel_stageio-handed")
+
+
+class Handed(NamedTuple):
+    """The run that the code of a context works for, as somebody else has handed it over.
+
+    Attributes:
+        job: the job directory.
+    """
+
+    job: str
+    run_id: str
+
+
+def with_handed(handed: Handed, context: Context) -> Context:
+    return otel_context.set_value(_HANDED, handed, context)
+
+
+def handed() -> Handed | None:
+    return otel_context.get_value(_HANDED)  # type: ignore[return-value]
+
 
 #: Every stage that is open in this process, in order of opening.
 open_recorders: list[Recorder] = []

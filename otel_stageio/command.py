@@ -169,7 +169,7 @@ def _hand_over(io: StageIO, span: trace.Span, nonce: str) -> dict[str, str]:
         sc.ENV_STAGE: f"{recorder.stage}.{recorder.attempt}",
         sc.ENV_JOB: os.path.realpath(recorder.job.root),
         sc.ENV_CONSOLE: relay(nonce),
-        "OUTPUT_DIR": str(recorder.job.root),
+        sc.ENV_OUTPUT_DIR: str(recorder.job.root),
     }
     context = span.get_span_context()
     if context.is_valid:

@@ -17,6 +17,7 @@ from opentelemetry import trace
 from . import life
 from . import run as runs
 from . import semconv as sc
+from .ambient import handed as handed_over
 from .ambient import with_recorder
 from .layout import stage_number
 from .otlp import carrier
@@ -68,13 +69,14 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
     """Begin the next attempt, in the run that it belongs to.
 
     Args:
-        handed: run id of an owner in this process; that of one outside comes by the environment.
+        handed: run id of an owner in this process; that of one outside comes by :func:`join_run` or the environment.
     """
     job, stage = recorder.job, recorder.stage
     close_dead(job)
     active = trace.get_current_span().get_span_context()
     from_environment = carrier.extract()
-    handed = handed or os.environ.get(sc.ENV_RUN_ID) or None
+    joined = handed_over()
+    handed = handed or (joined.run_id if joined is not None else os.environ.get(sc.ENV_RUN_ID)) or None
     outside = active if active.is_valid else from_environment
     entry = runs.enter(job, stage, handed, outside, durable=durable)
     run = entry.run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -18,15 +17,16 @@ from . import ambient, delivery, lifecycle
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
-from .capture.text import one_record
 from .command import CommandResult, resume_is_on, run_command
 from .ending import ending_of, is_success
+from .handover import environment_of
 from .layout import Job
 from .meter import Meter
 from .otlp import carrier, encode
 from .otlp.root_span import context as span_context
 from .recovery import close_dead
 from .runtime import never_raises, runtime
+from .sinks import pipeline_log
 from .sinks.console import Console
 from .sinks.files import AppendFile, is_locked
 from .stage_io import StageIO
@@ -100,8 +100,10 @@ class Pipeline:
         close_dead(self._job)
         handed = runs.find(runs.load(self._job), os.environ.get(sc.ENV_RUN_ID, ""))
         busy = is_locked(self._job.owner_lock)
-        #: Started by another Pipeline for this very job: part of its run, not a run of its own.
-        self._nested = handed is not None and busy
+        #: Started by another Pipeline for this very job, or for a run that a scheduler's script has begun: part of
+        #: that run, not a run of its own.
+        handed = runs.open_detached(self._job) or handed
+        self._nested = handed is not None and (busy or bool(handed.get("detached")))
         self._lock = None if self._nested else runs.OwnerLock(self._job)
         outside = trace.get_current_span().get_span_context()
         parent = outside if outside.is_valid else carrier.extract()
@@ -109,7 +111,7 @@ class Pipeline:
             self._run = runs.Run(handed)
             self._root = parent or span_context(self._run.trace_id, self._run.root_span_id)
         else:
-            self._run = runs.begin_owned(self._job, self.name, parent, self._planned, self._attributes)
+            self._run = runs.begin(self._job, self.name, parent, self._planned, self._attributes)
             self._root = span_context(self._run.trace_id, self._run.root_span_id)
         self._log = AppendFile(self._job.root / self._run.pipeline_log)
         self._outer = ambient.open_pipelines.get(self._job.key)
@@ -181,6 +183,17 @@ class Pipeline:
     def span_context(self) -> SpanContext:
         """The root span, as a parent for spans elsewhere."""
         return self._root
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a program, or a task on another host, has to be given to be a part of this run; see :func:`join_run`.
+
+        Example:
+            >>> with Pipeline("subtitles", job) as run:
+            ...     sorted(run.environment)
+            ['OTEL_STAGEIO_RUN_ID', 'OUTPUT_DIR', 'TRACEPARENT']
+        """
+        return environment_of(self._job, self._opened, self._root)
 
     def fail(self, reason: str) -> None:
         """The run has failed, whatever its stages say; the block goes on."""
@@ -307,8 +320,7 @@ class Pipeline:
         self._console.write(self._line(text, "INFO"))
 
     def _line(self, text: str, level: str) -> str:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(runtime.clock.wall_ns() // 1_000_000_000))
-        return f"[{stamp}] [pipeline] [{level}] {one_record(self._capture.text(text))}\n"
+        return pipeline_log.line(self._capture, "pipeline", level, text)
 
 
 def command_words(argv: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -8,6 +8,7 @@ recovery that is killed as well is finished by the next; the lock on the journal
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from . import run as runs
 from . import semconv as sc
 from .capture import Capture
 from .events import ERROR, SEVERITY_TEXT, Event
-from .layout import Job, spooled_attempts
+from .layout import Job, canonical, spooled_attempts
 from .otlp import decode, encode
 from .past import Past, envelope_of, never_begun, read_past
 from .resources import out_of_memory
@@ -28,7 +29,12 @@ from .sinks.manifest_file import ManifestFile
 from .sinks.open_spans import Left, OpenSpans, cut_off, left_open
 
 
-def recover(job_dir: str | os.PathLike[str], *, lost_after: float = life.LOST_AFTER) -> list[str]:
+def recover(
+    job_dir: str | os.PathLike[str],
+    *,
+    lost_after: float = life.LOST_AFTER,
+    dead: Mapping[str, str] | None = None,
+) -> list[str]:
     """Close every dead stage of a job, and the runs that are over. Returns ``<stage>.<attempt>`` of what was closed.
 
     A stage of this machine is dead when the lock on its journal is free: the kernel lets go of it when the process
@@ -38,15 +44,32 @@ def recover(job_dir: str | os.PathLike[str], *, lost_after: float = life.LOST_AF
 
     Args:
         lost_after: seconds of silence; a stage that lives says something twice a minute.
+        dead: stages (``asr``, or one attempt at it, ``asr.2``) that somebody who must know says are dead, such as the
+            scheduler of a node that failed, and the cause in words. They are ``crashed``, at once and on whichever host
+            they were; except one that this machine knows to live.
+
+    Raises:
+        TypeError: if ``dead`` is no mapping of names to sentences.
 
     Example:
         >>> recover(job)
         []
+        >>> recover(job, dead={"asr": "its node failed"})
+        []
     """
     job = Job(job_dir)
-    closed = _close_stages(job, {*_unfinished(job), *_endless(job), *_unrecorded(job)}, lost_after)
+    known = _told(dead)
+    closed = _close_stages(job, {*_unfinished(job), *_endless(job), *_unrecorded(job)}, lost_after, known)
     _close_runs(job, lost_after, idle=True)
     return closed
+
+
+def _told(dead: Mapping[str, str] | None) -> dict[str, str]:
+    if dead is None:
+        return {}
+    if not isinstance(dead, Mapping) or not all(isinstance(word, str) for pair in dead.items() for word in pair):
+        raise TypeError(f"dead is a mapping of stages to causes, {{'asr': 'its node failed'}}, not {dead!r}")
+    return {(name if "." in name else canonical(name)): cause for name, cause in dead.items()}
 
 
 @never_raises(list)
@@ -134,8 +157,9 @@ def _has_end(path: Path) -> bool:
 @never_raises()
 def _close_runs(job: Job, lost_after: float, *, idle: bool) -> None:
     """Close the runs whose owner is gone and, with ``idle``, those that nobody owned."""
-    for run in _recent_runs(job):
-        nobodys = run.get("implicit") and not idle
+    for number, run in enumerate(_recent_runs(job)):
+        # One that a scheduler's script has begun is for the script to end, or for the next run of the job.
+        nobodys = (run.get("implicit") and not idle) or (run.get("detached") and number == 0)
         if run.get("status") == "running" and not nobodys and not _owner_lives(job, run, lost_after):
             with suppress(OSError):  # what cannot be read now is closed by the next who can
                 runs.close(job, run["run_id"])
@@ -148,8 +172,8 @@ def _recent_runs(job: Job) -> list[dict[str, Any]]:
 
 
 def _owner_lives(job: Job, run: dict[str, Any], lost_after: float) -> bool:
-    """Whether the process that owns a run may be alive. Nobody owns an implicit run."""
-    if run.get("implicit"):
+    """Whether the process that owns a run may be alive. Nobody owns an implicit run, or a detached one."""
+    if run.get("implicit") or run.get("detached"):
         return False
     if is_locked(job.owner_lock):  # one lock for all: while any owner lives, none is judged
         return True
@@ -162,13 +186,25 @@ def _owner_lives(job: Job, run: dict[str, Any], lost_after: float) -> bool:
 # -- one stage -------------------------------------------------------------------------------------------------------
 
 
-def _close_stages(job: Job, which: set[tuple[str, int]], lost_after: float) -> list[str]:
-    return [f"{stage}.{attempt}" for stage, attempt in sorted(which) if _close(job, stage, attempt, lost_after)]
+def _close_stages(
+    job: Job, which: set[tuple[str, int]], lost_after: float, dead: Mapping[str, str] | None = None
+) -> list[str]:
+    closed = []
+    for stage, attempt in sorted(which):
+        name = f"{stage}.{attempt}"
+        told = dead.get(name, dead.get(stage)) if dead else None
+        if _close(job, stage, attempt, lost_after, told):
+            closed.append(name)
+    return closed
 
 
 @never_raises(bool)
-def _close(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
-    """Write what a dead stage could not. True if its end was missing."""
+def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | None = None) -> bool:
+    """Write what a dead stage could not. True if its end was missing.
+
+    Args:
+        told: the cause of its death, from somebody who knows that it is dead.
+    """
     path = job.journal(stage, attempt)
     try:
         if not path.stat().st_size:
@@ -197,15 +233,15 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
             past.ended = _end_again(past, recorded)
             _append(job, past, journal, [past.ended])
         elif past.ended is None:
-            death = _death(job, past, seized, lost_after)
-            if death is None:
+            died = life.Death("crashed", told, {}) if told is not None else _death(job, past, seized, lost_after)
+            if died is None:
                 return False
             # Where nothing is left open, as of one that died before its first word, we leave something while we are at
             # it: should we be killed as well, the next recovery knows that there is more to do than the end.
             if not any(left_open(job, stage, attempt)):
                 marker = OpenSpans(job, stage, attempt)
                 marker.open()
-            past.ended = _write_end(job, past, journal, death)
+            past.ended = _write_end(job, past, journal, died)
         complete = _complete(job, past)
         return missing
     except OSError:  # a journal that cannot be read now must not be taken for one without an end

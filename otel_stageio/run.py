@@ -1,9 +1,10 @@
 """Runs of a job: which one a stage belongs to, who owns it, and its root span.
 
 A ``Pipeline`` or ``otel-stageio run`` owns a run and hands its id to children. Without an owner the first stage opens
-an implicit run, later stages join it, and the same stage again opens the next. Ids are minted when a run begins and
-kept in ``.stageio/run.json``; the root span is written once, when the run is over, by whoever sees that (a Python
-span can only be ended by the process that opened it, so the root is built directly).
+an implicit run, later stages join it, and the same stage again opens the next. A *detached* run is one that a
+scheduler's script begins and ends (:mod:`.handover`): nobody has to live for it meanwhile. Ids are minted when a run
+begins and kept in ``.stageio/run.json``; the root span is written once, when the run is over, by whoever sees that (a
+Python span can only be ended by the process that opened it, so the root is built directly).
 
 ``run.json`` has the newest run, and below ``earlier`` those before it that are not over. What is over moves to a file
 of its own, ``.stageio/runs/<attempt>.json``: a job of a thousand runs begins its next as fast as its first.
@@ -181,6 +182,12 @@ def _put_away(job: Job, run: dict[str, Any]) -> bool:
         return False
 
 
+def open_detached(job: Job) -> dict[str, Any] | None:
+    """The run of a job that a scheduler's script has begun and not ended. Stages and pipelines are a part of it."""
+    content = load(job)
+    return dict(content) if content.get("detached") and content["status"] == "running" else None
+
+
 def _begin(
     job: Job, content: dict[str, Any], pipeline: str, implicit: bool, outside: SpanContext | None
 ) -> dict[str, Any]:
@@ -240,14 +247,22 @@ def _pipeline_log(job: Job, now_ns: int) -> str:
     return f"logs/{name}"
 
 
-def begin_owned(
-    job: Job, pipeline: str, outside: SpanContext | None, planned: list[str], attributes: dict[str, Any]
+def begin(
+    job: Job,
+    pipeline: str,
+    outside: SpanContext | None,
+    planned: list[str],
+    attributes: dict[str, Any],
+    *,
+    detached: bool = False,
 ) -> Run:
-    """A new run, owned by this process."""
+    """A new run, owned by this process or, ``detached``, by nobody who has to live."""
     with edit(job) as content:
         run = _begin(job, content, pipeline, False, outside)
         content["planned"] = run["planned"] = planned
         content["attributes"] = run["attributes"] = attributes
+        if detached:
+            content["detached"] = run["detached"] = True
         begun = Run(dict(run))
     _close_superseded(job)
     return begun
@@ -308,6 +323,8 @@ def _choose(job: Job, content: dict[str, Any], stage: str, handed: str | None) -
     if content.get("implicit"):
         seen = {item.get("stage") for item in content.get("stages", ())}
         return None if stage in seen else dict(content)
+    if content.get("detached"):
+        return dict(content)
     # An owned run is open to all while its owner lives, even to a stage whose environment was scrubbed.
     return dict(content) if is_locked(job.owner_lock) else None
 
@@ -372,7 +389,9 @@ def result_of(records: list[dict[str, Any]]) -> str:
 
 def _without_its_word(run: dict[str, Any], result: str) -> str:
     """A run that somebody owned is no success without that one's word: it was killed, perhaps before its next stage."""
-    return result if run.get("implicit") or result not in sc.GOOD_STATUSES else "crashed"
+    if run.get("implicit") or result not in sc.GOOD_STATUSES:
+        return result
+    return "incomplete" if run.get("detached") else "crashed"
 
 
 def close(
@@ -429,9 +448,9 @@ def close(
 
 @never_raises()
 def _close_superseded(job: Job) -> None:
-    """No stage can join an implicit run any more once another run has begun: it is over when its stages are."""
+    """No stage joins a run that nobody owns once another has begun: it is over when its stages are."""
     for run in load(job).get("earlier", ()):
-        if run.get("implicit") and run.get("status") == "running":
+        if (run.get("implicit") or run.get("detached")) and run.get("status") == "running":
             close(job, run["run_id"])
 
 

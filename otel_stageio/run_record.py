@@ -40,6 +40,7 @@ class RunBase(Open):
     attempt: int = Field(description="1 for the job's first run.")
     pipeline: str
     implicit: bool = Field(description="No Pipeline owned it: its stages found each other.")
+    detached: bool = Field(False, description="A scheduler's script began it, and ends it: begin_run, end_run.")
     trace_id: str = Field(description="32 hex digits.")
     root_span_id: str = Field(description="16 hex digits; the root span is written when the run is over.")
     parent_span_id: str | None = Field(None, description="A span outside under which the run happened.")

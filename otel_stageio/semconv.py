@@ -208,6 +208,7 @@ CONFIG_TEXT_KEYS = frozenset(
 )  # fmt: skip
 
 # -- environment -----------------------------------------------------------------------------------------------------
+ENV_OUTPUT_DIR = "OUTPUT_DIR"
 ENV_RUN_ID = "OTEL_STAGEIO_RUN_ID"
 ENV_STAGE = "OTEL_STAGEIO_STAGE"
 ENV_JOB = "OTEL_STAGEIO_JOB"

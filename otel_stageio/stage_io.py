@@ -44,7 +44,7 @@ class StageIO(StagePaths):
 
     Args:
         stage_name: a name from the table (``asr``), or any other, which is numbered 99.
-        output_base: the job directory; ``OUTPUT_DIR`` or ``out`` by default.
+        output_base: the job directory; by default that of the run that was joined, ``OUTPUT_DIR`` or ``out``.
         enable_manifest: write ``manifest.json``; ``manifest`` is None otherwise.
         attributes: further attributes of the stage's span.
         capture_logging: send the root logger's INFO and above, and ``warnings``, to ``stage.log`` as well. By default
@@ -72,8 +72,10 @@ class StageIO(StagePaths):
     ) -> None:
         self.stage_name = canonical(stage_name)
         self.stage_number = stage_number(self.stage_name)
-        base = os.environ.get("OUTPUT_DIR", "out") if output_base is None else os.fspath(output_base)
-        self._job = Job(base)
+        if output_base is None:
+            joined = ambient.handed()
+            output_base = joined.job if joined is not None else os.environ.get(sc.ENV_OUTPUT_DIR, "out")
+        self._job = Job(os.fspath(output_base))
         self.output_base = self._job.base
         self.stage_dir = self.output_base / directory_name(self.stage_name)
         self.stage_log = self.stage_dir / "stage.log"

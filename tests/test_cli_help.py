@@ -24,7 +24,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 #: Of DESIGN.md §8, as far as they exist by now, and what has come beside them.
 DESIGNED = (
     "run", "status", "show", "logs", "trace", "diff", "report", "push", "recover", "validate", "schema", "doctor",
-    "prune", "runs", "serve", "why", "lineage", "export",
+    "prune", "runs", "serve", "why", "lineage", "export", "begin", "end",
 )  # fmt: skip
 
 #: What goes on until it is told to stop; a watch or a log of a job that is over ends by itself.
@@ -34,7 +34,7 @@ ANSWERS = re.compile(r"^otel-stageio (diff|why|status out/job1 --watch)\b[^|]*$"
 
 JOBS = """
     import sys
-    from otel_stageio import Pipeline
+    from otel_stageio import Pipeline, StageIO, begin_run, join_run
 
     def run(job, model, error=""):
         try:
@@ -56,6 +56,8 @@ JOBS = """
     run("out/job1", "large-v3")
     run("out/job1", "large-v3", "no GPU")
     run("out/job2", "small")
+    with join_run(begin_run("subtitles", "out/array_1")), StageIO("asr"):
+        pass
 """
 PROGRAMS = {
     "asr.sh": "#!/bin/sh\necho transcribing $1\n",
@@ -178,7 +180,7 @@ def completed(place: Path, *words: str) -> list[str]:
     ("words", "offered"),
     [
         (("sta",), ["status"]),
-        (("show", "o"), ["out/job1", "out/job2"]),
+        (("show", "o"), ["out/array_1", "out/job1", "out/job2"]),
         (("show", "out/job1"), ["out/job1"]),
         (("show", "nothing/"), []),
         (("show", "out/job1", ""), ["asr", "demux", "mux"]),

@@ -98,7 +98,7 @@ def test_every_variable_in_the_readme_is_one_that_the_library_reads() -> None:
     "module",
     [
         "capture.redaction", "capture.text", "decorator", "delivery.settings",
-        "layout", "manifest", "pipeline", "recovery", "run_record",
+        "handover", "layout", "manifest", "pipeline", "recovery", "run_record",
         "sinks.spool", "stage_io", "stage_manifest",
     ],
 )  # fmt: skip
@@ -109,8 +109,8 @@ def test_docstring_examples_are_true(module: str, tmp_path: Path, monkeypatch: p
     with StageIO("asr", job):
         pass
     loaded = importlib.import_module(f"otel_stageio.{module}")
-    names: dict[str, Any] = {**vars(loaded), "job": job, "fixed": fixed, "FixedClock": FixedClock,
-                             "SequentialIds": SequentialIds}  # fmt: skip
+    names: dict[str, Any] = {**vars(loaded), "job": job, "Pipeline": Pipeline, "StageIO": StageIO, "fixed": fixed,
+                             "FixedClock": FixedClock, "SequentialIds": SequentialIds}  # fmt: skip
     if module == "decorator":
         names["job"] = tmp_path / "other"
     finder = doctest.DocTestFinder(recurse=True)

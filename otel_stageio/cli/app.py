@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from .commands import act, check, look, origins
+from .commands import act, check, look, origins, schedule
 from .run import run
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -39,6 +39,8 @@ def root(
 
 app.command(context_settings=_HELP)(run)
 for command in (
+    schedule.begin,
+    schedule.end,
     look.status,
     look.show,
     look.logs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,14 @@ class Closed:
     cause: str
 
 
-def recover_all(paths: Sequence[str], lost_after: float, json: bool) -> None:
+def recover_all(paths: Sequence[str], lost_after: float, dead: Mapping[str, str], json: bool) -> None:
     """Close what died in these jobs, or in the jobs below these directories.
 
     Raises:
         CannotAnswer: if one of them is neither; before anything is closed.
     """
     jobs = [job for path in paths for job in jobs_at(path)]
-    found = {job: _recover(job, lost_after) for job in jobs}
+    found = {job: _recover(job, lost_after, dead) for job in jobs}
     if json:
         document(_document(found))
     else:
@@ -54,9 +54,9 @@ def jobs_at(path: str) -> Iterator[str]:
     yield path
 
 
-def _recover(path: str, lost_after: float) -> list[Closed]:
+def _recover(path: str, lost_after: float, dead: Mapping[str, str]) -> list[Closed]:
     closed = []
-    for name in recover(path, lost_after=lost_after):
+    for name in recover(path, lost_after=lost_after, dead=dead):
         stage, _, attempt = name.rpartition(".")
         status, cause = "crashed", ""
         try:

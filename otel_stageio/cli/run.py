@@ -154,13 +154,12 @@ def _run_all(job: str, name: str | None, words: list[str]) -> int:
     """Own a run while the command lives: the stages that it opens join it."""
     import subprocess
 
-    from ..otlp import carrier
     from ..pipeline import Pipeline
-    from ..semconv import ENV_RUN_ID
+    from ..semconv import ENV_OUTPUT_DIR
 
     with Pipeline(name or os.path.basename(os.path.abspath(job)), job) as pipeline:
-        environment = {**os.environ, ENV_RUN_ID: pipeline.run_id, **carrier.inject(pipeline.span_context)}
-        environment.setdefault("OUTPUT_DIR", os.path.abspath(job))
+        environment = {**os.environ, **pipeline.environment}
+        environment[ENV_OUTPUT_DIR] = os.environ.get(ENV_OUTPUT_DIR, environment[ENV_OUTPUT_DIR])
         signal.signal(signal.SIGINT, lambda *_: None)
         try:
             process = subprocess.Popen(words, env=environment)

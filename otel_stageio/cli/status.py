@@ -38,7 +38,9 @@ def header(job: JobView, terminal: Terminal) -> None:
     headline(run.pipeline if run else job.name, job.state, run.seconds if run else None, terminal)
     rows: list[list[Text | str]] = [["job", plain(job.path)]]
     if run is not None:
-        kind = ", opened by its stages" if run.implicit else f", process {run.pid} on {one_line(run.host)}"
+        kind = f", process {run.pid} on {one_line(run.host)}"
+        if run.implicit or run.detached:
+            kind = ", opened by its stages" if run.implicit else ", a scheduler's: until `otel-stageio end`"
         alive = kind if run.state == "running" or run.implicit else ""
         rows.append(["run", f"{run.number}{alive}"])
         rows.append(["time", from_to(run.started_at, run.ended_at)])

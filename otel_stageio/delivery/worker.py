@@ -228,9 +228,7 @@ def _say(job: Job, signal: str, endpoint: Endpoint, outcome: Outcome) -> None:
         return
     from .. import run as runs
     from ..capture import Capture
-    from ..capture.text import one_record
-    from ..otlp import encode
-    from ..sinks.files import AppendFile
+    from ..sinks import pipeline_log
 
     name = runs.load(job).get("pipeline_log")
     if not name:
@@ -239,11 +237,7 @@ def _say(job: Job, signal: str, endpoint: Endpoint, outcome: Outcome) -> None:
         f"{SIGNAL_WORDS[signal]} are not accepted at {endpoint.place}: {outcome.reason}; they are kept here, and "
         "`otel-stageio push` sends them later"
     )
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(runtime.clock.wall_ns() // 1_000_000_000))
-    line = f"[{stamp}] [delivery] [WARNING] {one_record(Capture(job).text(text))}\n"
-    log = AppendFile(job.root / name)
-    log.write(encode.to_bytes(line))
-    log.close()
+    pipeline_log.append(job, name, pipeline_log.line(Capture(job), "delivery", "WARNING", text))
 
 
 SIGNAL_WORDS = {"spans": "spans", "logs": "log records", "metrics": "metrics"}

@@ -133,7 +133,7 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
     view.delivery = read_delivery(job)
     view.state = worst([stage.state for stage in stages])
     if record is not None:
-        owned = held(job.owner_lock)
+        owned = record.detached or held(job.owner_lock)
         view.run = run_view(record, stages, owned, runtime.clock.wall_ns())
         view.earlier = [run_view(run, stages, False, runtime.clock.wall_ns()) for run in record.earlier]
         view.state = view.run.state

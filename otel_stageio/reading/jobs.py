@@ -127,7 +127,7 @@ def _summary(path: str) -> JobSummary | None:
     closed = state != "running"
     if not closed:
         states = _stage_states(path, run)
-        owned = not run["implicit"] and is_locked(Path(path, ".stageio", "owner.lock"))
+        owned = not run["implicit"] and (bool(run.get("detached")) or is_locked(Path(path, ".stageio", "owner.lock")))
         state = state_of_open(states, implicit=run["implicit"], owned=owned)
         dead = state != "running" and (not run["implicit"] or "crashed" in states)
     plain = closed and state in sc.GOOD_STATUSES

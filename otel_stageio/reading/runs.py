@@ -47,31 +47,34 @@ def run_number(record: RunRecord | None, stage: str, attempt: int, run_id: str |
     return None
 
 
-def state_of_open(states: list[str], *, implicit: bool, owned: bool) -> str:
+def state_of_open(states: list[str], *, implicit: bool, owned: bool, detached: bool = False) -> str:
     """How a run stands that nobody has closed.
 
     Args:
         states: of its stages, by now.
-        owned: whether its owner is alive.
+        owned: whether its owner is alive, or it is still for a scheduler's script to end.
+        detached: whether it was for such a script to end.
     """
     if "running" in states or (owned and not implicit):
         return "running"
     state = worst(states)
     if not implicit and state in (UNKNOWN, *GOOD_STATUSES):
-        return "crashed"  # its owner is gone and has left no word: no success was reached
+        # Its owner is gone and has left no word: no success was reached.
+        return "incomplete" if detached else "crashed"
     return state
 
 
 def run_view(run: RunBase, stages: list[StageView], owned: bool, now_ns: int) -> RunView:
     """
     Args:
-        owned: whether the run's owner is alive.
+        owned: as for :func:`state_of_open`.
     """
     mine = [stage for stage in stages if stage.run == run.attempt]
     closed = run.status != "running"
     state = run.status
     if not closed:
-        state = state_of_open([stage.state for stage in mine], implicit=run.implicit, owned=owned)
+        states = [stage.state for stage in mine]
+        state = state_of_open(states, implicit=run.implicit, owned=owned, detached=run.detached)
     ended = run.ended_at
     if ended is None and state != "running":
         ended = max((stage.ended_at for stage in mine if stage.ended_at), default=None)
@@ -90,4 +93,5 @@ def run_view(run: RunBase, stages: list[StageView], owned: bool, now_ns: int) ->
         run.pipeline_log,
         run.owner.host,
         run.owner.pid,
+        run.detached,
     )

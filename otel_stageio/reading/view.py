@@ -81,6 +81,7 @@ class RunView:
     Attributes:
         state: a status word; of a run without an owner, what its stages say by now.
         closed: whether its root span has been written.
+        detached: a scheduler's script began it, and ends it.
     """
 
     number: int
@@ -96,6 +97,7 @@ class RunView:
     pipeline_log: str = ""
     host: str = ""
     pid: int = 0
+    detached: bool = False
 
 
 @dataclasses.dataclass

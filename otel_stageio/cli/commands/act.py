@@ -18,6 +18,7 @@ from .common import (
     RunOption,
     answering,
 )
+from .schedule import DeadOption, known_dead
 
 
 class Format(str, Enum):
@@ -79,6 +80,7 @@ def recover(
     lost_after: Annotated[
         str, typer.Option(metavar="TIME", help="Silence after which a stage on another host counts as lost.")
     ] = "10m",
+    dead: DeadOption = None,
     json: JsonOption = False,
 ) -> None:
     """Close what died: its end, its last words and its open spans, in the files and for the trace.
@@ -91,16 +93,18 @@ def recover(
     Examples:
       otel-stageio recover out/job1
       otel-stageio recover out --lost-after 1h
+      otel-stageio recover out/job1 --dead asr="node gpu-3 failed"
     """
     from ...reading.text import seconds_of
 
     seconds = seconds_of(lost_after)
     if not seconds:
         raise typer.BadParameter(f"--lost-after takes 90s, 10m or 2h, not {lost_after!r}")
+    told = known_dead(dead)
     with answering(json):
         from ..recover import recover_all
 
-        recover_all(jobs, seconds, json)
+        recover_all(jobs, seconds, told, json)
 
 
 def prune(

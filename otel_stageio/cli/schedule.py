@@ -1,0 +1,62 @@
+"""``otel-stageio begin`` and ``end``: runs of which a scheduler starts the stages."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+
+from .. import run as runs
+from ..handover import StagesRunning, begin_run, end_run
+from ..layout import Job
+from ..reading.job import CannotAnswer
+from ..reading.text import one_line
+from ..semconv import GOOD_STATUSES
+from .recover import jobs_at
+from .terminal import Terminal, document
+
+
+def begin_all(jobs: Sequence[str], name: str | None, stages: Sequence[str], json: bool) -> None:
+    begun = {job: begin_run(name or os.path.basename(os.path.abspath(job)), job, stages=stages) for job in jobs}
+    if json:
+        document(begun)
+    elif len(begun) == 1:
+        for variable, value in next(iter(begun.values())).items():
+            print(f"export {variable}={shlex.quote(value)}")
+    else:
+        terminal = Terminal()
+        for job in begun:
+            run = runs.load(Job(job))
+            terminal.line(terminal.glyph("running"), f" {job}  run {run.get('attempt')}  {run.get('trace_id')}")
+
+
+def end_all(paths: Sequence[str], status: str | None, dead: Mapping[str, str], json: bool) -> bool:
+    """End the run of each job. True if all of them succeeded.
+
+    Raises:
+        ValueError: for a status that nobody else can give.
+        CannotAnswer: if there is no such job, or no such run in it.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for path in paths:
+        for job in jobs_at(path):
+            if job == path or runs.load(Job(job)).get("detached"):  # below a directory, only those
+                found[job] = _end(job, status, dead)
+    if json:
+        document({job: {"status": word, "problem": problem or None} for job, (word, problem) in found.items()})
+    else:
+        terminal = Terminal()
+        for job, (word, problem) in found.items():
+            detail = f"; {one_line(problem)}" if problem else ""
+            terminal.line(terminal.glyph(word), f" {job}  ", terminal.state(word), detail)
+    return all(word in GOOD_STATUSES for word, _ in found.values())
+
+
+def _end(job: str, status: str | None, dead: Mapping[str, str]) -> tuple[str, str]:
+    try:
+        return end_run(job, status, dead=dead), ""
+    except LookupError as error:
+        raise CannotAnswer(str(error)) from error
+    except StagesRunning as error:
+        names = " and ".join(error.stages)
+        return "running", f'{names} may still be running; if it is known to be dead: --dead {error.stages[0]}="…"'
