@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,6 +64,7 @@ def run_command(
     code: Any = None,
     inputs: Sequence[str | os.PathLike[str]] = (),
     outputs: Sequence[str | os.PathLike[str]] = (),
+    tied: bool = False,
 ) -> CommandResult:
     """Run a program as the stage that ``io`` has opened, and end the stage as the program ended.
 
@@ -71,6 +74,7 @@ def run_command(
         inputs, outputs: files that it reads and is going to write, as far as it does not say so itself.
         passthrough: where a wrapper passes the program's output on; without one, its lines go to the console.
         meter: shows how far the program is.
+        tied: if this process is killed, so is the program.
     """
     recorder = io._recorder
     words = [os.fspath(word) for word in argv]
@@ -117,7 +121,8 @@ def run_command(
     message = ""
     try:
         on_data = passthrough.writer(nonce) if passthrough is not None else None
-        child = Child(words, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin, on_data=on_data,
+        argv = _tied(words, environment) if tied else words
+        child = Child(argv, on_line, env=environment, cwd=cwd, own_group=own_group, stdin=stdin, on_data=on_data,
                       on_beat=meter.beat if meter is not None else None)  # fmt: skip
         span.set_attribute(sc.PROCESS_PID, child.pid)
         recorder.usage.program(child.pid, environment)
@@ -157,6 +162,21 @@ def run_command(
     io._end(status, extra={"exit_code": returncode}, error_type=error_type, message=message or None,
             attributes=attributes)  # fmt: skip
     return CommandResult(io.stage_name, returncode, status, recorder.elapsed_ns / 1e9, message)
+
+
+def _tied(words: list[str], environment: Mapping[str, str]) -> list[str]:
+    """With what makes the kernel kill the program when its parent dies (prctl(2), PR_SET_PDEATHSIG), where that is to
+    be had: util-linux, on Linux. It replaces itself by the program, which keeps its process id. One that is not there
+    is for the caller to find.
+    """
+    setpriv = shutil.which("setpriv", path=environment.get("PATH"))
+    if (
+        setpriv is None
+        or not sys.platform.startswith("linux")
+        or not shutil.which(words[0], path=environment.get("PATH"))
+    ):
+        return words
+    return [setpriv, "--pdeathsig", "KILL", "--", *words]
 
 
 def _hand_over(io: StageIO, span: trace.Span, nonce: str) -> dict[str, str]:

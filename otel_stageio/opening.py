@@ -127,6 +127,8 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
 def join(recorder: Recorder, *, durable: bool) -> Opening | None:
     """Be the stage that the parent process opened for this program, if there is one of this name and job."""
     global _joined
+    if handed_over() is not None:  # a task of an engine: the environment is not about it
+        return None
     job, stage = recorder.job, recorder.stage
     name, _, number = os.environ.get(sc.ENV_STAGE, "").rpartition(".")
     here = os.path.realpath(job.root)

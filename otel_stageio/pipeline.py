@@ -85,6 +85,8 @@ class Pipeline:
         self._resume = resume or resume_is_on()
         self._run: runs.Run | None = None
         self._pid = 0
+        #: How it ended, as a status word; None until it has.
+        self.status: str | None = None
         self._failure: str | None = None
         self._ended: dict[str, str] = {}
         #: Of the stages in this process.
@@ -144,14 +146,13 @@ class Pipeline:
     @never_raises()
     def _finish(self, error: BaseException | None) -> None:
         run = self._opened
-        if self._nested:
-            return
         status = None
         if error is not None and not is_success(error):
             status = ending_of(error).status
         if status is None and self._failure is not None:
             status = "failed"
-            self.say(self._failure, "ERROR")
+            if not self._nested:
+                self.say(self._failure, "ERROR")
         if status is None:
             records = []
             with suppress(OSError):
@@ -160,6 +161,9 @@ class Pipeline:
             # What this process saw itself counts, even where the disk would not take or give a record of it.
             seen = [{"stage": stage, "status": word} for stage, word in self._ended.items() if stage not in known]
             status = runs.result_of([*records, *seen])
+        self.status = status
+        if self._nested:  # what it comes to is for its owner to say
+            return
         seconds = (runtime.clock.wall_ns() - run.started_ns) / 1e9
         self._say_ended(f"{self.name}: {status} after {duration(seconds)}", status)
         runs.close(self._job, run.run_id, status, error, lost_lines=self._log.failed)

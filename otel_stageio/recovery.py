@@ -233,7 +233,9 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | No
             past.ended = _end_again(past, recorded)
             _append(job, past, journal, [past.ended])
         elif past.ended is None:
-            died = life.Death("crashed", told, {}) if told is not None else _death(job, past, seized, lost_after)
+            died = _death(job, past, seized, lost_after)
+            if told is not None:
+                died = _as_told(job, told, died)
             if died is None:
                 return False
             # Where nothing is left open, as of one that died before its first word, we leave something while we are at
@@ -280,6 +282,15 @@ def _death(job: Job, past: Past, seized: bool | None, lost_after: float) -> life
     stage, attempt = past.stage, past.attempt
     files = [job.journal(stage, attempt), job.journal(stage, attempt, "spans"), job.stage_dir(stage) / "stage.log"]
     return life.death(job, files, past.started.attributes, past.last_ns, seized, lost_after)
+
+
+def _as_told(job: Job, told: str, known: life.Death | None) -> life.Death:
+    """A death of which somebody knows the cause; what this machine's kernel counted stands beside it."""
+    capture = Capture(job)
+    cause = capture.paths.text(capture.string(told))
+    if known is not None and sc.OOM in known.attributes:
+        return life.Death("crashed", f"{cause}; {known.cause}", known.attributes)
+    return life.Death("crashed", cause, {})
 
 
 def _write_end(job: Job, past: Past, journal: AppendFile, death: life.Death) -> Event:

@@ -378,6 +378,15 @@ def _status_in(lines: decode.Lines) -> tuple[str | None, int]:
     return status, last_ns
 
 
+def ended_as(job: Job, stage: str, attempt: int) -> str | None:
+    """How an attempt at a stage ended; None if its journal has no end."""
+    try:
+        status, _ = _last_word(job.journal(stage, attempt), alive=False)
+    except OSError:
+        return None
+    return None if status == "running" else status
+
+
 def result_of(records: list[dict[str, Any]]) -> str:
     """A run's status from its stages: the last attempt at each counts, the worst word wins."""
     latest = {record["stage"]: record["status"] for record in records}

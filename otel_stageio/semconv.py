@@ -39,6 +39,11 @@ EXCEPTION_TYPE = "exception.type"
 EXCEPTION_MESSAGE = "exception.message"
 EXCEPTION_STACKTRACE = "exception.stacktrace"
 
+# -- tasks of Ray (as its own tracing names them) ---------------------------------------------------------------------
+RAY_NODE_ID = "ray.node_id"
+RAY_TASK_ID = "ray.task_id"
+RAY_WORKER_ID = "ray.worker_id"
+
 # -- files (development) ---------------------------------------------------------------------------------------------
 FILE_NAME = "file.name"
 FILE_PATH = "file.path"

@@ -1,0 +1,415 @@
+"""Where the runs are owned: jobs are begun as there is room, their stages given to Ray as they become free to run.
+
+One thread, which waits for Ray. What it is told of a worker or node that died is the end of that attempt.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from ...layout import Job, spooled_attempts
+from ...pipeline import Pipeline
+from ...recovery import recover
+from ...run import ended_as
+from ...semconv import GOOD_STATUSES
+from .progress import Progress, shower, trouble
+from .stage import RayStage, check_params, in_order
+from .task import Outcome, task_of
+
+#: Seconds for which a stage whose worker Ray has given up may still live: its kernel has not let go of it, or it has
+#: started a program that goes on.
+PATIENCE = 30.0
+#: Seconds for stages to end by themselves once they are told to stop.
+GRACE = 10.0
+_LOOK_AGAIN = 0.2
+#: That a run keeps open in its owner's process, with some to spare.
+_FILES = 8
+#: It is of no use to run these again.
+_FOR_GOOD = (
+    exceptions.RayTaskError,
+    exceptions.RuntimeEnvSetupError,
+    exceptions.TaskUnschedulableError,
+    exceptions.TaskPlacementGroupRemoved,
+)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How one job's run ended.
+
+    Attributes:
+        status: the run's status word; ``success`` if each stage succeeded or was skipped.
+        stages: stage -> how its last attempt ended; those that did not begin are not in it.
+        attempts: how many attempts at stages there were.
+        seconds: from the run's beginning to its end.
+        message: why it did not end well.
+    """
+
+    job: str
+    status: str
+    run_id: str
+    trace_id: str
+    stages: dict[str, str]
+    attempts: int
+    seconds: float
+    message: str = ""
+
+
+def run_job(
+    job: str | os.PathLike[str],
+    pipeline: str,
+    stages: Sequence[RayStage],
+    *,
+    params: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> JobResult:
+    """Run one job on Ray. The arguments are those of :func:`run_jobs`."""
+    return run_jobs({os.fspath(job): params or {}}, pipeline, stages, resume=resume)[0]
+
+
+def run_jobs(
+    jobs: Mapping[str, Mapping[str, Any]] | Iterable[str | os.PathLike[str]],
+    pipeline: str,
+    stages: Sequence[RayStage],
+    *,
+    at_once: int | None = None,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[JobResult]:
+    """Run the same pipeline for many jobs on Ray; each is a run of its own, and one trace.
+
+    A job goes on as far as its stages succeed; what becomes of it says its result, and no job stops another. On Ctrl-C
+    the stages that run are told to stop, and all runs end as ``cancelled``.
+
+    Args:
+        jobs: job directories on a file system that all nodes see; or a mapping of them to their parameters. It is read
+            as there is room, so it may be an endless generator's first million.
+        pipeline: the pipeline's name.
+        at_once: so many jobs are under way at most; by default twice as many as the cluster has processors, as far as
+            this process may open their files.
+        resume: skip a program whose last attempt succeeded with the same arguments, inputs and outputs. A function asks
+            itself, with :meth:`StageIO.up_to_date`.
+        on_progress: told whenever something has begun or ended; by default a line is printed now and then, or drawn
+            over on a terminal (``OTEL_STAGEIO_CONSOLE`` counts).
+
+    Returns:
+        One result for each job, in their order.
+
+    Raises:
+        TypeError, ValueError: for stages that are none, or that wait for each other, and for parameters of a job that
+            no stage takes, or that one needs and the job does not have.
+        RuntimeError: if Ray was not started (``ray.init()``).
+    """
+    order = in_order(stages)
+    if isinstance(jobs, (str, bytes, os.PathLike)):
+        raise TypeError(f"jobs are a list of job directories, not {jobs!r}; for one job use run_job()")
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once must be at least 1, not {at_once!r}")
+    if not ray.is_initialized():
+        raise RuntimeError("Ray is not started: call ray.init() first, with the cluster's address")
+    by_name = {stage.name: stage for stage in stages}
+    if isinstance(jobs, Mapping):
+        for job, params in jobs.items():
+            check_params(by_name.values(), job, params)
+    if at_once is None:
+        at_once = max(8, 2 * int(_resources().get("CPU", 1)))
+        at_once = min(at_once, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _FILES))
+    total = len(jobs) if isinstance(jobs, Sized) else None
+    quiet = total == 1  # its pipeline speaks for itself
+    say = on_progress or ((lambda _: None) if quiet else shower())
+    return _Driver(pipeline, by_name, order, resume, Progress(total), say).run(_pairs(jobs), at_once)
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """One that Ray has been given.
+
+    Attributes:
+        before: the newest attempt that there was when it was given.
+        given: when that was, by the monotonic clock.
+    """
+
+    run: _JobRun
+    stage: RayStage
+    before: int
+    given: float
+
+
+@dataclass(eq=False)
+class _JobRun:
+    """One job under way.
+
+    Attributes:
+        context: in which the run's root span is current; each run has its own, as they overlap in one thread.
+        done: stages -> how their last attempt ended, if there is no other to come.
+        failures: how often each stage has not ended well.
+        ending: stages that died -> (cause, until when it is tried to close them).
+    """
+
+    number: int
+    job: str
+    params: Mapping[str, Any]
+    pipeline: Pipeline
+    context: contextvars.Context
+    began: float
+    done: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+    failures: dict[str, int] = field(default_factory=dict)
+    ending: dict[str, tuple[_Attempt, str, float]] = field(default_factory=dict)
+    attempts: int = 0
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return any(status not in GOOD_STATUSES for status in self.done.values())
+
+
+class _Driver:
+    def __init__(
+        self,
+        pipeline: str,
+        stages: Mapping[str, RayStage],
+        order: Mapping[str, Sequence[str]],
+        resume: bool,
+        progress: Progress,
+        say: Callable[[Progress], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._stages = stages
+        self._order = order
+        self._resume = resume
+        self._say = say
+        self._tasks = {
+            name: ray.remote(max_retries=0, **stage.options)(task_of(stage)) for name, stage in stages.items()
+        }
+        self._with_ray: dict[Any, _Attempt] = {}
+        self._open: list[_JobRun] = []
+        self._results: dict[int, JobResult] = {}
+        self._progress = progress
+
+    def run(self, jobs: Iterator[tuple[str, Mapping[str, Any]]], at_once: int) -> list[JobResult]:
+        queue = enumerate(jobs)
+        more = True
+        try:
+            while True:
+                while more and len(self._open) < at_once:
+                    entry = next(queue, None)
+                    more = entry is not None
+                    if entry is not None:
+                        self._begin(entry[0], *entry[1])
+                if not self._open:
+                    break
+                self._wait()
+        except BaseException:
+            self._stop()
+            raise
+        self._progress.total = len(self._results)
+        self._tell()
+        return [self._results[number] for number in sorted(self._results)]
+
+    # -- a job -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, number: int, job: str, params: Mapping[str, Any]) -> None:
+        pipeline = Pipeline(self._pipeline, job, stages=list(self._order))
+        if self._progress.total != 1:
+            pipeline._console.off = True  # the lines of many jobs, one among the other, say nothing
+        run = _JobRun(number, job, params, pipeline, contextvars.copy_context(), time.monotonic())
+        run.context.run(pipeline.__enter__)
+        self._open.append(run)
+        self._progress.running += 1
+        self._go_on(run)
+        self._tell()
+
+    def _go_on(self, run: _JobRun) -> None:
+        """Give Ray what is free to run; end the job if nothing is left of it."""
+        if not run.failed:
+            for name, needed in self._order.items():
+                if name not in run.given and all(run.done.get(each) in GOOD_STATUSES for each in needed):
+                    self._give(run, name)
+        if run.given == run.done.keys():
+            self._end(run, (None, None, None))
+
+    def _give(self, run: _JobRun, name: str) -> None:
+        attempt = _Attempt(run, self._stages[name], _newest(run, name), time.monotonic())
+        place = os.path.abspath(run.job)
+        # In the run's context: where Ray traces its tasks, a task's span is below the root, and the stage's below that.
+        reference = run.context.run(
+            self._tasks[name].remote, run.pipeline.environment, place, dict(run.params), self._resume
+        )
+        run.pipeline.say(f"{name} was given to Ray")
+        run.given.add(name)
+        run.attempts += 1
+        self._with_ray[reference] = attempt
+        self._progress.stages += 1
+
+    def _end(self, run: _JobRun, how: tuple[Any, Any, Any]) -> None:
+        self._open.remove(run)
+        run.context.run(run.pipeline.__exit__, *how)
+        status = run.pipeline.status or "crashed"
+        result = JobResult(run.job, status, run.pipeline.run_id, run.pipeline.trace_id, dict(run.done), run.attempts,
+                           time.monotonic() - run.began, "" if status in GOOD_STATUSES else run.message)  # fmt: skip
+        self._results[run.number] = result
+        self._progress.running -= 1
+        self._progress.ended[status] = self._progress.ended.get(status, 0) + 1
+        self._tell(trouble(run.job, status, result.message))
+
+    def _tell(self, news: str = "") -> None:
+        self._progress.news = news
+        self._say(self._progress)
+
+    # -- what comes back ---------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        references = list(self._with_ray)
+        closing = any(run.ending for run in self._open)
+        if references:
+            ray.wait(references, num_returns=1, timeout=_LOOK_AGAIN if closing else None, fetch_local=False)
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
+            for reference in ready:
+                self._came_back(reference, self._with_ray.pop(reference))
+        elif closing:
+            time.sleep(_LOOK_AGAIN)
+        for run in list(self._open):
+            for attempt, cause, until in list(run.ending.values()):
+                self._close(attempt, cause, until)
+
+    def _came_back(self, reference: Any, attempt: _Attempt) -> None:
+        self._progress.stages -= 1
+        run, stage = attempt.run, attempt.stage
+        try:
+            outcome: Outcome = ray.get(reference)
+        except exceptions.TaskCancelledError:
+            self._died(attempt, "cancelled", "it was cancelled in Ray", for_good=True)
+        except exceptions.RayError as error:
+            good = isinstance(error, _FOR_GOOD)
+            self._died(attempt, "failed" if good else "crashed", _sentence(error), for_good=good)
+        else:
+            run.pipeline.stage_ended(stage.name, outcome.status, outcome.seconds, outcome.message or None)
+            again = outcome.status not in (*GOOD_STATUSES, "cancelled") and (
+                stage.retry_exceptions or outcome.status == "crashed"
+            )
+            self._ended(attempt, outcome.status, outcome.message, again=again)
+
+    def _ended(self, attempt: _Attempt, status: str, message: str, *, again: bool) -> None:
+        run, name = attempt.run, attempt.stage.name
+        if again and run.failures.get(name, 0) < attempt.stage.max_retries:
+            run.failures[name] = run.failures.get(name, 0) + 1
+            run.given.discard(name)
+            self._progress.run_again += 1
+            self._tell(f"{run.job}: {name} is run again: {message}")
+        else:
+            run.done[name] = status
+            if status not in GOOD_STATUSES:
+                run.message = f"{name}: {message}" if message else name
+        self._go_on(run)
+
+    # -- what does not come back -------------------------------------------------------------------------------------
+
+    def _died(self, attempt: _Attempt, status: str, cause: str, *, for_good: bool) -> None:
+        """Ray has given up an attempt: whatever it has begun is to be closed, or that it never began noted."""
+        if _newest(attempt.run, attempt.stage.name) <= attempt.before:
+            if status != "cancelled":
+                self._note(attempt, status, cause)
+            self._ended(attempt, status, cause, again=not for_good)
+            return
+        self._close(attempt, cause, time.monotonic() + PATIENCE)
+
+    def _close(self, attempt: _Attempt, cause: str, until: float) -> None:
+        run, name = attempt.run, attempt.stage.name
+        newest = _newest(run, name)
+        run.ending.pop(name, None)
+        with suppress(OSError):
+            recover(run.job, dead={f"{name}.{newest}": cause})
+        # Its own word, if it had one: a worker may die when the stage has ended, and before Ray could be told.
+        status = ended_as(Job(run.job), name, newest)
+        if status is None and time.monotonic() < until:
+            run.ending[name] = attempt, cause, until  # it lives: its kernel says so
+            return
+        seconds = time.monotonic() - attempt.given
+        run.pipeline.stage_ended(name, status or "crashed", seconds, cause)
+        if status is None:
+            self._ended(attempt, "crashed", f"{cause}, and yet it still runs", again=False)
+        else:
+            self._ended(attempt, status, cause, again=status not in (*GOOD_STATUSES, "cancelled"))
+
+    def _note(self, attempt: _Attempt, status: str, cause: str) -> None:
+        """An attempt that died before it could open its stage."""
+        run = attempt.run
+        io = run.context.run(run.pipeline.stage, attempt.stage.name)
+        io.add_error(cause)
+        io._end(status, error_type=status, message=cause)
+
+    # -- being stopped -----------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Tell what runs to stop, give it time, kill the rest, and end all runs with the exception under way."""
+        why = sys.exc_info()
+        references = list(self._with_ray)
+        for reference in references:
+            with suppress(Exception):
+                ray.cancel(reference, recursive=False)
+        with suppress(Exception):
+            _, deaf = ray.wait(references, num_returns=len(references), timeout=GRACE, fetch_local=False)
+            for reference in deaf:
+                ray.cancel(reference, force=True)
+        until = time.monotonic() + GRACE
+        for attempt in self._with_ray.values():
+            while not self._is_over(attempt) and time.monotonic() < until:
+                time.sleep(_LOOK_AGAIN)
+        self._with_ray.clear()
+        for run in list(self._open):
+            with suppress(Exception):
+                self._end(run, why)
+
+    def _is_over(self, attempt: _Attempt) -> bool:
+        job, stage = attempt.run.job, attempt.stage.name
+        newest = _newest(attempt.run, stage)
+        if newest <= attempt.before:
+            return True
+        with suppress(OSError):
+            if ended_as(Job(job), stage, newest) is None:
+                recover(job, dead={f"{stage}.{newest}": "it did not end when it was told to, and was killed"})
+        return ended_as(Job(job), stage, newest) is not None
+
+
+def _resources() -> Mapping[str, float]:
+    found: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _newest(run: _JobRun, stage: str) -> int:
+    return max(spooled_attempts(Job(run.job)).get(stage, ()), default=0)
+
+
+def _pairs(
+    jobs: Mapping[str, Mapping[str, Any]] | Iterable[str | os.PathLike[str]],
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(jobs, Mapping):
+        for job, params in jobs.items():
+            yield os.fspath(job), params
+    else:
+        for each in jobs:
+            yield os.fspath(each), {}
+
+
+def _sentence(error: exceptions.RayError) -> str:
+    """What Ray says, as the cause of a death: its first sentence, or the last line of a task's exception."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    if not lines:
+        return f"Ray: {type(error).__name__}"
+    if isinstance(error, exceptions.RayTaskError):
+        return f"Ray: {lines[-1]}"
+    return f"Ray: {lines[0].partition('. ')[0].rstrip('.')}"
