@@ -21,7 +21,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test torture collector-check collector-torture binaries stack stack-native lint format types bench lock dist clean
+.PHONY: help setup demo test torture ray-torture collector-check collector-torture binaries stack stack-native lint format types bench lock dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ stack-native: binaries  ## collector and Jaeger without containers, with the sam
 
 torture: setup binaries  ## kill, fill and lie for some minutes (TORTURE_ARGS="--trials 1000 --seed 7")
 	@$(PY) -m tests.torture $(TORTURE_ARGS)
+
+ray-torture: setup binaries  ## 200 jobs on three raylets; workers and one raylet are killed
+	@STAGEIO_RAY_JOBS=200 $(PY) -m pytest -q -s -n 0 tests/test_ray_torture.py
 
 collector-check: setup binaries  ## read, validate and start the collector's configurations (part of make test)
 	@$(PY) -m collector.check

@@ -34,6 +34,12 @@ class RayCluster:
 
         ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **options)
 
+    @property
+    def raylets(self) -> list[int]:
+        """Process ids of the nodes' raylets; the workers are their children."""
+        every = [self.cluster.head_node, *self.nodes]
+        return [node.all_processes["raylet"][0].process.pid for node in every]
+
     def kill(self, number: int) -> None:
         """SIGKILL for a node's raylet, as if the machine had gone."""
         self.cluster.remove_node(self.nodes[number - 1], allow_graceful=False)
