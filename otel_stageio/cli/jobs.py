@@ -15,7 +15,7 @@ from ..layout import Job
 from ..reading.hosts import HostView, hosts_of, several
 from ..reading.job import CannotAnswer, check_job, is_job
 from ..reading.jobs import Closer, JobSummary, look_closer, summaries
-from ..reading.text import clock, duration, one_line, plain
+from ..reading.text import clock, count, duration, one_line, plain
 from ..reading.view import StageView
 from ..runtime import host_name
 from ..semconv import GOOD_STATUSES
@@ -26,8 +26,8 @@ from .terminal import Terminal
 #: Rows of the table, unless it is told otherwise.
 ROWS = 30
 _LONGEST_JOB, _LONGEST_PIPELINE, _LONGEST_HOST = 36, 20, 24
-#: Lines for hosts, where there are so many jobs that some have no row.
-_HOSTS = 10
+#: Lines for hosts, where there are so many jobs that some have no row; and their length, where nothing bounds it.
+_HOSTS, _WIDTH = 8, 120
 #: What is worth a look comes first.
 _ORDER = ("running", "failed", "crashed", "lost", "timeout", "cancelled", "incomplete")
 
@@ -168,23 +168,32 @@ def _summary(jobs: Jobs, terminal: Terminal) -> None:
 
 
 def _show_hosts(jobs: Jobs, terminal: Terminal) -> None:
-    """``● gpu-7  3 running, 1 lost``, who has gone silent first; nothing where it is one host's doing."""
-    most = _HOSTS if jobs.left_out else len(jobs.hosts)
-    shown = jobs.hosts if len(jobs.hosts) <= most + 1 else jobs.hosts[:most]
-    width = min(max((cell_len(one_line(host.name)) for host in shown), default=0), _LONGEST_HOST)
-    for host in shown:
-        state = "lost" if host.silent_seconds else min(host.stages, key=_place)
-        name = terminal.fit(Text(one_line(host.name), "bold"), width)
-        line = Text.assemble("  ", terminal.glyph(state), " ", name, " " * (width - name.cell_len + 2))
-        if host.silent_seconds:
-            line.append(f"silent for {duration(host.silent_seconds)}", "bold red").append(", ")
-        terminal.line(terminal.fit(line.append(_counted(host.stages, terminal)), terminal.width))
-    rest = jobs.hosts[len(shown) :]
+    """``● gpu-7  3 running, 1 lost``: a line for each that has gone silent, the others beside each other."""
+    lines = [[_host(host, terminal)] for host in jobs.hosts if host.silent_seconds]
+    cells = [_host(host, terminal) for host in jobs.hosts[len(lines) :]]
+    widest = max((cell.cell_len for cell in cells), default=0)
+    beside = max((min(terminal.width, _WIDTH) - 2) // (widest + 2), 1)
+    padded = [cell.append(" " * (widest - cell.cell_len)) for cell in cells]
+    lines += [padded[at : at + beside] for at in range(0, len(padded), beside)]
+    if jobs.left_out:
+        del lines[_HOSTS:]
+    for line in lines:
+        terminal.line(terminal.fit(Text.assemble("  ", Text("  ").join(line)), terminal.width))
+    rest = jobs.hosts[sum(map(len, lines)) :]
     if rest:
         total: Counter[str] = Counter()
         for host in rest:
             total.update(host.stages)
-        terminal.line((f"    {len(rest):,} more: ", "dim"), _counted(total, terminal))
+        terminal.line((f"  {count(len(rest), 'more host')}: ", "dim"), _counted(total, terminal))
+
+
+def _host(host: HostView, terminal: Terminal) -> Text:
+    state = "lost" if host.silent_seconds else min(host.stages, key=_place)
+    name = terminal.fit(one_line(host.name), _LONGEST_HOST, "bold")
+    cell = Text.assemble(terminal.glyph(state), " ", name, "  ")
+    if host.silent_seconds:
+        cell.append(f"silent for {duration(host.silent_seconds)}", "bold red").append(", ")
+    return cell.append(_counted(host.stages, terminal))
 
 
 def _counted(states: dict[str, int], terminal: Terminal) -> Text:
