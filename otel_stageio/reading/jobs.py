@@ -20,11 +20,11 @@ from typing import Any
 from .. import run as runs
 from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
-from ..life import LOST_AFTER, seize
+from ..life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
 from ..sinks.files import is_locked, open_to_read
 from ..sinks.manifest_file import ManifestFile
 from .disk import lives
-from .hosts import HEAD, Birth, FileClock, Stand, birth_in, birth_of, too_long
+from .hosts import FileClock, Stand, too_long
 from .job import CannotAnswer, is_dead, is_job, read_job
 from .runs import state_of_open
 from .text import moment, seconds_between
@@ -135,7 +135,8 @@ def _summary(path: str, clock: FileClock) -> JobSummary | None:
     plain = closed and state in sc.GOOD_STATUSES
     stands = [] if plain else _stands(path, run, clock)
     if not closed:
-        owned = not run["implicit"] and is_locked(Path(path, ".stageio", "owner.lock"))
+        # A detached run has no process that owns it, and is over when somebody says so.
+        owned = run.get("detached") is True or is_locked(Path(path, ".stageio", "owner.lock"))
         states = [stand.state for stand in stands]
         state = state_of_open(states, implicit=run["implicit"], owned=owned)
         dead = state != "running" and (not run["implicit"] or any(stand.died for stand in stands))

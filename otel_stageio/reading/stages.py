@@ -7,11 +7,12 @@ from pathlib import Path
 from ..events import iso
 from ..fold import Fold
 from ..layout import Job, directory_name, owner_of, spooled_attempts, stage_number
+from ..life import Birth, birth_of
 from ..manifest import Manifest
 from ..run_record import RunRecord
 from ..runtime import runtime
 from .disk import Unreadable, entries, folded, journal, json_object, last_line, lives, tolerant
-from .hosts import Birth, FileClock, birth_of, too_long
+from .hosts import FileClock, too_long
 from .now import used_now
 from .original import Root, normalised
 from .runs import run_number
