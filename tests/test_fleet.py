@@ -132,7 +132,7 @@ def test_a_directory_of_jobs_says_what_each_host_does_and_who_has_gone_silent(wo
         aged(root, "lost-*", 700)
         shown = ask("status", root, COLUMNS="80").splitlines()
         assert shown[0].startswith("6 running, 1 lost  in ")
-        assert shown[1].startswith("  ✗ gpu-3  silent for 5 min 0")
+        assert shown[1].startswith("  ✗ gpu-3  silent for 5 min")
         assert shown[1].endswith(" s, 2 running")
         assert shown[2] == "  ✗ gpu-4  1 lost     ● gpu-1  3 running  ● gpu-2  1 running"
         rows = {line.split()[1]: line for line in ask("status", root).splitlines() if line[:1] in "✗●"}
@@ -304,7 +304,6 @@ def test_an_old_tree_is_passed_over_and_a_job_that_is_named_is_not(root: Path) -
 LOCKS_OF_ITS_OWN = """
     import fcntl, sys
     from otel_stageio.cli import main
-    from otel_stageio.recovery import close_dead
 
     fcntl.flock = lambda fd, operation: None
     sys.exit(main())
