@@ -1,4 +1,6 @@
-"""``status ROOT`` over ten thousand jobs: one of each kind is made by real stages, and the others are copies."""
+"""``status ROOT`` over ten thousand jobs, and over a thousand of forty hosts: one of each kind is made by real stages,
+and the others are copies.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from otel_stageio import Pipeline
+from otel_stageio import Pipeline, recover
 from otel_stageio.layout import STAGES, find_jobs
+from otel_stageio.semconv import ENV_HOST_ID
 
 from .measure import Result, Scale
 
 #: Kind -> how many of a hundred jobs are of it; the others ended well and were closed.
 _SHARES = {"failed": 3, "crashed": 2, "open": 15}
+#: The same where a fifth is on other hosts: ``remote`` runs there, as far as anybody knows, ``lost`` was closed so.
+_FLEET_SHARES = {"failed": 3, "crashed": 2, "remote": 10, "lost": 10}
+_HOSTS = 40
+_REMOTE = "gpu-000"
 #: Jobs that really run meanwhile.
 _RUNNING = 20
 _TEMPLATE = """
@@ -34,7 +41,7 @@ def work(stage, io):
     io.track_output(io.save_json({"text": "x" * 1000}, "segments.json"), "transcript")
     if kind == "failed" and stage == "asr":
         raise RuntimeError("CUDA out of memory")
-    if kind == "crashed" and stage == "asr":
+    if kind in ("crashed", "remote", "lost") and stage == "asr":
         os.kill(os.getpid(), 9)
 
 if kind == "open":  # nobody owned the run, and nobody has found it idle
@@ -49,17 +56,29 @@ with Pipeline("subtitles", job, stages=stages) as run:
 """
 
 
-def make_jobs(root: Path, number: int) -> None:
-    """So many jobs of twelve stages below ``root``. Only the run records are files of their own: it has to be quick."""
+def make_jobs(root: Path, number: int, shares: Mapping[str, int] = _SHARES) -> None:
+    """So many jobs of twelve stages below ``root``. Only what differs is a file of its own: it has to be quick."""
     templates = root.parent / "templates"
-    for kind in ("closed", *_SHARES):
+    for kind in ("closed", *shares):
         words = [sys.executable, "-c", _TEMPLATE, kind, str(templates / kind), *STAGES]
-        quiet = {**os.environ, "OTEL_STAGEIO_CONSOLE": "off"}
+        host = {ENV_HOST_ID: _REMOTE} if kind in ("remote", "lost") else {}
+        quiet = {**os.environ, "OTEL_STAGEIO_CONSOLE": "off", **host}
         subprocess.run(words, env=quiet, stderr=subprocess.DEVNULL, check=False)
-    kinds = [kind for kind, share in _SHARES.items() for _ in range(share)]
+        if kind == "lost":
+            recover(templates / kind, lost_after=0)
+    kinds = [kind for kind, share in shares.items() for _ in range(share)]
     for at in range(number):
         kind = kinds[at % 100] if at % 100 < len(kinds) else "closed"
-        shutil.copytree(templates / kind, root / f"{at // 1000:02d}" / f"job{at:05d}", copy_function=_copy)
+        job = root / f"{at // 1000:02d}" / f"job{at:05d}"
+        shutil.copytree(templates / kind, job, copy_function=_copy)
+        if kind in ("remote", "lost"):
+            _move(job / ".stageio/spool/asr.1.logs.jsonl", f"gpu-{at % _HOSTS:03d}")
+
+
+def _move(journal: Path, host: str) -> None:
+    content = journal.read_bytes().replace(_REMOTE.encode(), host.encode())
+    journal.unlink()
+    journal.write_bytes(content)
 
 
 def _copy(source: str, target: str) -> None:
@@ -80,9 +99,17 @@ def running(root: Path) -> Iterator[None]:
 
 
 def jobs(where: Path, scale: Scale) -> Iterator[Result]:
-    root = where / "out"
-    root.mkdir()
-    make_jobs(root, scale.files)
+    many, fleet = (where / name / "out" for name in ("many", "fleet"))
+    for root in (many, fleet):
+        root.mkdir(parents=True)
+    make_jobs(many, scale.files)
+    make_jobs(fleet, scale.files // 10, _FLEET_SHARES)
+    yield _status(many, f"status of a directory with {scale.files:,} jobs", scale)
+    what = f"status of {scale.files // 10:,} jobs, a fifth of them on {_HOSTS} other hosts"
+    yield _status(fleet, what, scale)
+
+
+def _status(root: Path, what: str, scale: Scale) -> Result:
     words = [sys.executable, "-m", "otel_stageio", "status", str(root)]
     ours, theirs = [], []
     with running(root):
@@ -94,5 +121,4 @@ def jobs(where: Path, scale: Scale) -> Iterator[Result]:
             for path in find_jobs(str(root)):
                 (Path(path) / ".stageio" / "run.json").read_bytes()
             theirs.append(time.perf_counter() - began)
-    what = f"status of a directory with {scale.files:,} jobs"
-    yield Result("jobs", what, "finding them, reading run.json", ours, theirs, limit=2.0)
+    return Result("jobs", what, "finding them, reading run.json", ours, theirs, limit=2.0)

@@ -8,15 +8,19 @@ nothing: there a stage counts as lost once it has been silent for long, and no s
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import semconv as sc
 from .resources.cgroup import OomKills, oom_kills
 from .runtime import boot_id, host_name, runtime
+from .sinks.files import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +29,14 @@ if TYPE_CHECKING:
 
 #: Seconds of silence after which a stage that cannot be asked counts as lost.
 LOST_AFTER = 600.0
+
+
+#: The beginning of a journal, with what it says of where it was written.
+HEAD = 64 * 1024
+_SAID = {
+    name: re.compile(rb'"key":"' + re.escape(name.encode()) + rb'","value":\{"stringValue":("(?:[^"\\]|\\.)*")\}')
+    for name in (sc.LOCAL_HOST, sc.LOCAL_BOOT_ID)
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,57 @@ def birth(locked: bool) -> dict[str, Any]:
     }
 
 
+class Birth(NamedTuple):
+    """What a stage's first words say of where it is. ``host`` is empty where nothing says."""
+
+    host: str = ""
+    boot_id: str = ""
+    locked: bool = True
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine's kernel can tell if it is alive; as :func:`death` sees it."""
+        same = self.boot_id == boot_id() if self.boot_id and boot_id() else self.host == host_name()
+        return same and self.locked
+
+    @property
+    def elsewhere(self) -> bool:
+        return self.host not in ("", host_name())
+
+    @property
+    def word(self) -> str:
+        """For one that has died: ``lost`` where only its silence speaks for that."""
+        restarted = self.host == host_name() and self.boot_id and boot_id() and self.boot_id != boot_id()
+        return "crashed" if self.here or restarted else "lost"
+
+
+def birth_of(path: Path) -> Birth:
+    """What a journal's beginning says."""
+    try:
+        fd = open_to_read(path)
+    except OSError:
+        return Birth()
+    try:
+        return birth_in(os.pread(fd, HEAD, 0))
+    except OSError:
+        return Birth()
+    finally:
+        os.close(fd)
+
+
+def birth_in(head: bytes) -> Birth:
+    found = {name: said.search(head) for name, said in _SAID.items()}
+    host, boot = (_text(match[1]) if match else "" for match in found.values())
+    return Birth(host, boot, sc.LOCAL_LOCKED.encode() not in head)
+
+
+def _text(quoted: bytes) -> str:
+    try:
+        return str(json.loads(quoted))
+    except ValueError:
+        return ""
+
+
 def seize(fd: int) -> bool | None:
     """Try to lock a journal as nobody can while its stage lives. None: there are no locks to be had here."""
     try:
@@ -64,6 +127,26 @@ def seize(fd: int) -> bool | None:
         return False
     except (OSError, ValueError):  # ValueError: the file could not be opened
         return None
+
+
+def files_of(job: Job, stage: str, attempt: int) -> list[Path]:
+    """What a stage writes to."""
+    return [job.journal(stage, attempt), job.journal(stage, attempt, "spans"), job.stage_dir(stage) / "stage.log"]
+
+
+def lives_elsewhere(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
+    """Whether a stage of another host has spoken so lately that nobody here has to judge it.
+
+    Many hosts look at the same jobs: who only wants to know must not hold the lock that its own host has to have, nor
+    make a file to ask for the time. A clock that is wrong by minutes only sends it on to :func:`death`.
+    """
+    if not birth_of(job.journal(stage, attempt)).elsewhere:
+        return False
+    latest = 0
+    for path in files_of(job, stage, attempt):
+        with suppress(OSError):
+            latest = max(latest, os.stat(path).st_mtime_ns)
+    return 0 <= (runtime.clock.wall_ns() - latest) / 1e9 < lost_after / 2
 
 
 def death(
@@ -121,18 +204,22 @@ def _silence(job: Job, files: list[Path]) -> float | None:
             latest = max(latest, os.stat(path).st_mtime_ns)
         except OSError:
             continue
+    return (file_clock_ns(job) - latest) / 1e9 if latest else None
+
+
+def file_clock_ns(job: Job) -> int:
+    """What time it is to whoever keeps a job's files."""
     probe = job.temporary / f"clock.{os.getpid()}.{runtime.ids.span_id():x}"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            now = os.fstat(fd).st_mtime_ns
+            return os.fstat(fd).st_mtime_ns
         finally:
             os.close(fd)
             os.unlink(probe)
     except OSError:  # not ours to write: then nobody will write an end either, and this clock has to do
-        now = runtime.clock.wall_ns()
-    return (now - latest) / 1e9 if latest else None
+        return runtime.clock.wall_ns()
 
 
 def _minutes(seconds: float) -> str:

@@ -82,6 +82,8 @@ def close_dead(job: Job) -> list[str]:
 
 def may_live(job: Job, stage: str, attempt: int, lost_after: float = life.LOST_AFTER) -> bool:
     """Whether an attempt without an end may still be running, here or on another host. Writes nothing."""
+    if life.lives_elsewhere(job, stage, attempt, lost_after):
+        return True
     try:
         fd = open_to_read(job.journal(stage, attempt))
     except OSError:
@@ -214,6 +216,8 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | No
     except OSError:
         _forget(job, stage, attempt)
         return False
+    if life.lives_elsewhere(job, stage, attempt, lost_after):
+        return False
     journal = AppendFile(path)
     marker: OpenSpans | None = None
     complete = False
@@ -279,8 +283,7 @@ def _never_was(job: Job, stage: str, attempt: int, journal: AppendFile) -> None:
 
 
 def _death(job: Job, past: Past, seized: bool | None, lost_after: float) -> life.Death | None:
-    stage, attempt = past.stage, past.attempt
-    files = [job.journal(stage, attempt), job.journal(stage, attempt, "spans"), job.stage_dir(stage) / "stage.log"]
+    files = life.files_of(job, past.stage, past.attempt)
     return life.death(job, files, past.started.attributes, past.last_ns, seized, lost_after)
 
 

@@ -73,6 +73,7 @@ def test_whoever_gets_an_alert_is_told_what_to_do() -> None:
         ("stages.yaml", "success|skip|cancellation", "success|cancellation"),  # a stage that is skipped is an alert
         ("stages.yaml", "> 0.95", "> 0.4"),
         ("stages.yaml", "(stageio_gpu_process_memory_usage_bytes > 0)", "hw_power_watts"),
+        ("stages.yaml", "[20m]", "[1m]"),  # a stage that has ended is a silence
         ("collector.yaml", "unless on (job, instance, exporter, data_type)", "unless on (job, instance, exporter)"),
         ("collector.yaml", "unless {", "and {"),  # a failure that is the first is none
     ],
@@ -86,6 +87,29 @@ def test_the_cases_notice_a_mistake(binaries: Any, tmp_path: Path, file: str, ri
     (tmp_path / "tests" / file).write_text((PROMETHEUS / "tests" / file).read_text())
     code, said = promtool(binaries, "test", "rules", tmp_path / "tests" / file)
     assert (code, "FAILED" in said) == (1, True)
+
+
+def test_the_dashboard_shows_what_runs_on_each_host_and_who_has_gone_silent(binaries: Any, tmp_path: Path) -> None:
+    cases = yaml.safe_load((PROMETHEUS / "tests/stages.yaml").read_text())["tests"]
+    (case,) = (case for case in cases if "goes silent" in case["name"])
+
+    def shows(title: str, minutes: int, **values: float) -> dict[str, Any]:
+        (expr,) = queries("runs.json", title, "films")
+        samples = [
+            {"labels": f'{{host_name="{host.replace("_", "-")}"}}', "value": value} for host, value in values.items()
+        ]
+        return {"expr": expr, "eval_time": f"{minutes}m", "exp_samples": samples}
+
+    asked = [
+        shows("Stages running by host", 19, gpu_1=1, gpu_2=1, gpu_3=2),
+        shows("Stages running by host", 28, gpu_3=1),
+        shows("Silent hosts", 19),
+        shows("Silent hosts", 28, gpu_1=1),
+    ]
+    test = {"interval": case["interval"], "input_series": case["input_series"], "promql_expr_test": asked}
+    (tmp_path / "case.yaml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
+    code, said = promtool(binaries, "test", "rules", tmp_path / "case.yaml")
+    assert code == 0, said
 
 
 # -- a week of 500 jobs ----------------------------------------------------------------------------------------------
@@ -170,14 +194,15 @@ def week(collector: Collector) -> tuple[list[list[Ran]], list[dict[str, Any]]]:
     return ran, [{"series": written(*key), "values": " ".join(map(repr, values))} for key, values in series.items()]
 
 
-def queries(file: str, title: str) -> list[str]:
+def queries(file: str, title: str, pipeline: str = PIPELINE) -> list[str]:
     """Of one panel, as Grafana would send them for that week."""
     (panel,) = (panel for panel in dashboards()[file]["panels"] if panel["title"] == title)
     found = []
     for target in panel["targets"]:
         # A millisecond more than the week, so that its first sample is within.
         query = target["expr"].replace("$__range", f"{WEEK}s1ms")
-        query = query.replace("$__rate_interval", "12h1ms").replace("$pipeline", PIPELINE).replace("$stage", "asr")
+        query = query.replace("$__rate_interval", "12h1ms").replace("$stage", "asr")
+        query = query.replace("$pipeline", pipeline).replace("$host", ".*")
         found.append(query)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import threading
@@ -241,6 +242,37 @@ def test_a_stage_is_counted_once_with_its_result(of_jobs: list[Sample]) -> None:
         and labels.get("cicd_pipeline_task_name")
     )
     assert results == [("asr", "cancellation", 1), ("asr", "failure", 1), ("demux", "success", 1), ("tmdb", "skip", 1)]
+
+
+def test_what_is_counted_and_measured_says_on_which_host_and_durations_do_not(
+    collector: Collector, of_jobs: list[Sample]
+) -> None:
+    def hosts(metric: str, now: list[Sample]) -> set[str]:
+        return {labels.get("host_name", "") for name, labels, _ in now if name == metric}
+
+    for metric in ("process_cpu_time_seconds_total", "hw_gpu_utilization_ratio"):
+        assert hosts(metric, of_jobs) == {os.uname().nodename}, metric
+    now = str(time.time_ns())
+    for place, host in enumerate(("gpu-1", "gpu-2", "gpu-3")):
+        given = {"cicd.pipeline.name": "hosts", "cicd.pipeline.task.name": "asr"}
+        span = {"traceId": f"{place + 1:032x}", "spanId": f"{place + 1:016x}", "name": "asr", "kind": 1,
+                "startTimeUnixNano": now, "endTimeUnixNano": now, "attributes": _attributes(given)}  # fmt: skip
+        resource = {"attributes": _attributes({"service.name": "hosts", "host.name": host})}
+        body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span] * (place + 1)}]}]}
+        assert requests.post(f"{collector.http}/v1/traces", json=body, timeout=10).status_code == 200
+
+    def counted() -> list[Sample]:
+        found = [sample for sample in samples(collector.span_metrics) if sample[1].get("job") == "hosts"]
+        return found if sum(value for name, _, value in found if name.endswith("_calls_total")) == 6 else []
+
+    found = wait_until(counted, what="the counts")
+    counts = {labels["host_name"]: value for name, labels, value in found if name.endswith("_calls_total")}
+    assert counts == {"gpu-1": 1, "gpu-2": 2, "gpu-3": 3}
+    assert hosts("traces_span_metrics_duration_seconds_count", found) == {""}
+
+
+def _attributes(given: dict[str, str]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": {"stringValue": value}} for key, value in given.items()]
 
 
 def test_prometheus_can_read_every_query_of_the_dashboards(binaries: Any, tmp_path: Path) -> None:

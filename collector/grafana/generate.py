@@ -34,6 +34,13 @@ RUNNING = (
     "(sum by (otel_scope_cicd_pipeline_run_id, otel_scope_cicd_pipeline_task_name) "
     f"(rate(process_cpu_time_seconds_total{{{MEASURED}}}[$__rate_interval])) > 0)"
 )
+#: How many run on each host.
+BY_STAGE = "host_name, otel_scope_cicd_pipeline_name, otel_scope_cicd_pipeline_task_name"
+BY_HOST = (
+    f"count by ({BY_STAGE}) (sum by ({BY_STAGE}, otel_scope_cicd_pipeline_run_id) "
+    '(rate(process_cpu_time_seconds_total{otel_scope_cicd_pipeline_name=~"$pipeline", host_name=~"$host"}[5m])) > 0)'
+)
+RUNNING_THERE = RUNNING.replace(MEASURED, 'otel_scope_cicd_pipeline_name=~"$pipeline"')
 BY_RUN = "job, otel_scope_cicd_pipeline_run_id"
 
 
@@ -210,6 +217,16 @@ def pipelines(*, several: bool) -> Object:
     return variable("pipeline", "Pipeline", f"label_values({CALLS}, cicd_pipeline_name)", several=several)
 
 
+def silent() -> str:
+    """Hosts where stages ran within ten minutes of which none has ended or is heard of: as the alert HostSilent."""
+    by = "host_name, cicd_pipeline_name, cicd_pipeline_task_name"
+    over = f"sum by ({by}) (increase({CALLS}{{{STAGE}}}[20m])) > 0"
+    for label in ("cicd_pipeline_name", "cicd_pipeline_task_name"):
+        over = f'label_replace({over}, "otel_scope_{label}", "$1", "{label}", "(.*)")'
+    gone = f"max_over_time(({BY_HOST})[10m:1m]) unless on ({BY_STAGE}) {over}"
+    return f"sum by (host_name) ({gone}) unless on (host_name) sum by (host_name) ({BY_HOST})"
+
+
 def runs() -> Object:
     by = "cicd_pipeline_name"
     average, slow = since_start(RUN, by)
@@ -218,7 +235,10 @@ def runs() -> Object:
     }  # fmt: skip
     active = "sum by (otel_scope_cicd_pipeline_run_id, otel_scope_cicd_pipeline_task_name) "
     active = f"count({active}(rate(process_cpu_time_seconds_total[5m])) > 0) or vector(0)"
-    return dashboard("runs", "Runs", [pipelines(several=True)], [
+    host = variable("host", "Host", f"label_values({CALLS}, host_name)", several=True)
+    there = 'host_name=~"$host"'
+    gpu = f'hw_gpu_utilization_ratio{{otel_scope_cicd_pipeline_name=~"$pipeline", {there}}}'
+    return dashboard("runs", "Runs", [pipelines(several=True), host], [
         number("Runs ended", ended(RUN), description="In the time shown."),
         number("Runs failed", f"{ended(f'{RUN}, {BAD_RUN}')} or vector(0)", red_from=0.5),
         number("Stages failed", f"{ended(f'{STAGE}, {BAD_STAGE}')} or vector(0)", red_from=0.5),
@@ -229,6 +249,16 @@ def runs() -> Object:
              description="How many ended. The dots above are single runs: click one for its trace."),
         dots("How long runs took", ask(mean(RUN, by, "$__rate_interval"), f"{{{{{by}}}}}"),
              description="The dots are single runs: click one for its trace."),
+        lines("Stages running by host", ask(f"sum by (host_name) ({BY_HOST})", "{{host_name}}"),
+              description="Of those that measure themselves, which a stage does unless it is told not to."),
+        panel("stat", "Silent hosts", (12, 8), ask(silent(), "{{host_name}}", instant=True), red_from=0.5,
+              options={"textMode": "value_and_name", "colorMode": "background"},
+              description="Stages ran there within the last 10 minutes, none has ended, and nothing is heard of them."),
+        bars("Failures by host", ask(ended(f"{STAGE}, {BAD_STAGE}, {there}", "host_name", "$__rate_interval"),
+                                     "{{host_name}}", exemplar=True)),
+        lines("GPUs busy by host", ask(f"avg by (host_name) ({gpu} {RUNNING_THERE})", "{{host_name}}"),
+             unit="percentunit", max=1,
+             description="The mean of those beside stages that run: how much of the time some kernel ran on them."),
         logs("Warnings and errors", '{service_name=~".+"} | severity_number >= 13',
              description="Log records from WARN up; a record's trace id opens its trace."),
         traces(),

@@ -6,6 +6,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ..manifest import Progress
+from ..reading.hosts import several
 from ..reading.sent import DeliveryView, words
 from ..reading.steps import Step
 from ..reading.text import clock, count, duration, from_to, one_line, plain, size
@@ -108,6 +109,7 @@ class Tree:
         self._terminal = terminal
         self._run = job.run.number if job.run else None
         self._running = job.state == "running"
+        self._hosts = several([*(stage.host for stage in job.stages), job.run.host if job.run else ""])
         guides = ("├── ", "└── ", "│   ") if terminal.unicode else ("|-- ", "`-- ", "|   ")
         self._branch, self._end, self._trunk = guides
         names = [*(stage.name for stage in job.stages), *job.pending]
@@ -187,6 +189,10 @@ class Tree:
             parts.append((f"in run {stage.run}", "dim"))
         elif stage.attempt > 1:
             parts.append((f"attempt {stage.attempt}", "dim"))
+        if self._hosts and stage.host:
+            parts.append((f"on {one_line(stage.host)}", "dim"))
+        if stage.silent_seconds:
+            parts.append((f"silent for {duration(stage.silent_seconds)}", "red"))
         return Text(", ").join(Text(*part) for part in parts)
 
     def _column(self, text: Text, width: int) -> Text:

@@ -10,7 +10,7 @@ from typing import Protocol
 from ..reading.job import CannotAnswer, NoJobYet, read_job
 from ..reading.view import JobView
 from ..semconv import GOOD_STATUSES
-from .jobs import Jobs, is_root, read_jobs
+from .jobs import Jobs, Wanted, is_root, read_jobs
 
 #: Seconds between two looks, and so between two pictures.
 INTERVAL = 0.25
@@ -34,7 +34,7 @@ class Display(Protocol):
         """Leave what is there as it is."""
 
 
-def watch(path: str, states: set[str], limit: int, *, as_json: bool) -> bool:
+def watch(path: str, wanted: Wanted, *, as_json: bool) -> bool:
     """Show a job until its run is over and nothing of it lives, or a directory of jobs for good.
 
     Returns whether the job ended well.
@@ -48,7 +48,7 @@ def watch(path: str, states: set[str], limit: int, *, as_json: bool) -> bool:
         while True:
             began = time.monotonic()
             if is_root(path):
-                display.jobs(read_jobs(path, states, limit))
+                display.jobs(read_jobs(path, wanted))
             elif (job := _read(path, display)) is not None:
                 if _at_work(job):
                     last_seen = began

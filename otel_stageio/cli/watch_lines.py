@@ -138,6 +138,8 @@ def _lasting(content: Any) -> Any:
     """What does not change by itself as time goes by."""
     if isinstance(content, dict):
         running = content.get("state") == "running"
+        if content.get("silent_seconds") is not None:
+            content = {**content, "silent_seconds": True}
         passing = {"seconds_ago", *(("seconds",) if running else ())}
         return {key: _lasting(item) for key, item in content.items() if key not in passing}
     return [_lasting(item) for item in content] if isinstance(content, list) else content

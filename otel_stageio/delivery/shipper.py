@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import run as runs
 from ..layout import Job, find_jobs
@@ -23,8 +25,12 @@ PATIENCE = 60.0
 #: Between two looks at a tree. A look that takes long is followed by a longer pause: a tenth of a processor at most.
 INTERVAL = 2.0
 _SHARE = 9
-#: Jobs of which it is kept in memory what could not be noted beside them.
-_MOST_UNNOTED = 1000
+#: In a job in which nothing has changed, nothing is looked for so long: in one that is over, only a late word of a
+#: process that should be gone can have come; in one that is not, a stage of another host can have been silent for
+#: too long. Many shippers may look at one tree, of thousands of jobs on a network file system.
+_OVER_FOR, _QUIET_FOR = 300.0, 30.0
+#: Jobs of which it is kept in memory what could not be noted beside them; and others whose journals are known.
+_MOST_UNNOTED = _MOST_KNOWN = 1000
 #: A run without an owner in which nothing has happened for so long is over: its root span is written.
 IDLE_SECONDS = 1800.0
 
@@ -129,10 +135,27 @@ def count_pending(outbox: Outbox, delivery: Delivery, since: float | None = None
 # -- a tree of jobs --------------------------------------------------------------------------------------------------
 
 
-class Watch:
-    """Delivers every job below a directory, until it is told to stop.
+class _Quiet(NamedTuple):
+    """A job in which nothing is left to send.
 
-    Memory is bounded: of a job in which nothing is left to do, its path and one number are kept.
+    Attributes:
+        begun, mark: of the job before that was found, see :func:`_mark`.
+        over: nobody writes there any more; then ``begun`` is enough.
+        until: when it is looked at again though its mark is the same.
+        look: that last saw it.
+    """
+
+    begun: int
+    mark: int
+    over: bool
+    until: float
+    look: int
+
+
+class Watch:
+    """Delivers every job below a directory, until it is told to stop. Any number may share one, on as many hosts.
+
+    Memory is bounded: of a job in which nothing is left to do, its path and a few numbers are kept.
 
     Args:
         on_shipped: told about each job of which something was accepted or refused.
@@ -152,11 +175,12 @@ class Watch:
         self.jobs = 0
         self._on_shipped = on_shipped
         self._on_unnoted = on_unnoted
-        #: Path -> its mark when nothing was left to do, and the look that last saw it.
-        self._settled: dict[str, tuple[int, int]] = {}
+        self._quiet: dict[str, _Quiet] = {}
         self._look = 0
         #: What could not be noted is kept here, or the next look would send it again.
         self._unnoted: dict[str, Outbox] = {}
+        #: Of jobs that are not over, so that each look need not read again how their journals begin.
+        self._known: dict[str, Outbox] = {}
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -182,41 +206,55 @@ class Watch:
             if stopped.is_set():
                 return
             self._visit(path)
-        for path in [path for path, (_, seen) in self._settled.items() if seen != self._look]:
-            del self._settled[path]  # of jobs that are gone nothing is kept
-        for path in [path for path in self._unnoted if not Path(path).is_dir()]:
-            del self._unnoted[path]
+        for path in [path for path, quiet in self._quiet.items() if quiet.look != self._look]:
+            del self._quiet[path]  # of jobs that are gone nothing is kept
+        for kept in (self._unnoted, self._known):
+            for path in [path for path in kept if not Path(path).is_dir()]:
+                del kept[path]
 
     def _visit(self, path: str) -> None:
-        mark = _mark(path)  # from before: what comes meanwhile will be seen
-        if self._settled.get(path, (None, 0))[0] == mark or self._ship(Job(path)):
-            self._settled[path] = mark, self._look
-        else:
-            self._settled.pop(path, None)
+        known = self._quiet.get(path)
+        before = _begun(path)  # and not from after: what comes meanwhile will be seen
+        mark = _mark(path) if known is None or not known.over or known.begun != before else known.mark
+        if known is not None and (known.begun, known.mark) == (before, mark) and time.monotonic() < known.until:
+            self._quiet[path] = known._replace(look=self._look)
+            return
+        over = self._ship(Job(path))
+        if over is None:
+            self._quiet.pop(path, None)
+            return
+        # Those that look at the same tree are not to come all at once, nor are all its jobs to come up in one look.
+        until = time.monotonic() + (_OVER_FOR if over else _QUIET_FOR) * random.uniform(0.5, 1.0)
+        self._quiet[path] = _Quiet(before, mark, over, until, self._look)
 
-    def _ship(self, job: Job) -> bool:
-        """Deliver one job. True if there is nothing left to do."""
+    def _ship(self, job: Job) -> bool | None:
+        """Deliver one job. None if there is something left to send, else whether the job is over."""
         try:
             if all(breaker.seconds for breaker in self.delivery.breakers.values()):
-                return False
-            outbox = self._unnoted.get(job.key) or Outbox(job)
+                return None
+            outbox = self._unnoted.get(job.key) or self._known.get(job.key) or Outbox(job)
             if not outbox.unnoted and len(self._unnoted) >= _MOST_UNNOTED and not os.access(job.spool, os.W_OK):
-                return False  # not sent rather than sent at every look
-            over = self._tidy(job)
+                return None  # not sent rather than sent at every look
+            over = self._tidy(outbox)
             report = self.delivery.deliver(outbox)
-            self._keep(outbox, report)
+            self._keep(outbox, report, over=over)
             if self._on_shipped is not None and (report.accepted or report.refused):
                 self._on_shipped(job, report)
-            left = any(journal.signal in self.delivery.endpoints for journal in outbox.pending())
-            return over and not left and not report.busy
+            if report.busy or any(journal.signal in self.delivery.endpoints for journal in outbox.pending()):
+                return None
+            return over
         except OSError:  # deleted under our hands, or not ours to read
-            return False
+            return None
         except Exception:  # of this job: the others go on
             runtime.internal_error("push --watch")
-            return False
+            return None
 
-    def _keep(self, outbox: Outbox, report: Report) -> None:
+    def _keep(self, outbox: Outbox, report: Report, *, over: bool) -> None:
         key = outbox.job.key
+        if over:
+            self._known.pop(key, None)
+        elif len(self._known) < _MOST_KNOWN:
+            self._known[key] = outbox
         if not outbox.unnoted:
             self._unnoted.pop(key, None)
         elif key not in self._unnoted and len(self._unnoted) < _MOST_UNNOTED:
@@ -224,15 +262,16 @@ class Watch:
             if self._on_unnoted is not None:
                 self._on_unnoted(outbox.job, report)
 
-    def _tidy(self, job: Job) -> bool:
+    def _tidy(self, outbox: Outbox) -> bool:
         """Close what died here, and a run that is long idle. True if the job's runs and stages are all over."""
+        job = outbox.job
         try:
             if _over(job):
                 return True
             if not os.access(job.spool, os.W_OK):
                 return False
             close_dead(job)
-            if runs.load(job).get("implicit") and _idle_seconds(job) > IDLE_SECONDS:
+            if runs.load(job).get("implicit") and _idle_seconds(outbox) > IDLE_SECONDS:
                 recover(job.root)
         except OSError:
             raise
@@ -247,17 +286,24 @@ def _over(job: Job) -> bool:
     return runs.load(job).get("status") != "running" and next(left_open(job), None) is None
 
 
-def _mark(path: str) -> int:
-    """Changes when a journal is begun or grows, or something of it is acknowledged."""
+def _begun(path: str) -> int:
+    """Changes when a journal is begun, or something noted about one: one question to the file system."""
     try:
-        spool = os.path.join(path, ".stageio", "spool")
-        with os.scandir(spool) as entries:
-            sizes = sorted((entry.name, entry.stat(follow_symlinks=False).st_size) for entry in entries)
-        return hash((os.stat(spool).st_mtime_ns, tuple(sizes)))
+        return os.stat(os.path.join(path, ".stageio", "spool")).st_mtime_ns
     except OSError:
         return 0
 
 
-def _idle_seconds(job: Job) -> float:
-    latest = max((journal.modified for journal in Outbox(job).journals()), default=0.0)
+def _mark(path: str) -> int:
+    """Changes when a journal grows, or a process of its stages dies."""
+    try:
+        with os.scandir(os.path.join(path, ".stageio", "spool")) as entries:
+            sizes = sorted((entry.name, entry.stat(follow_symlinks=False).st_size) for entry in entries)
+    except OSError:
+        return 0
+    return hash((tuple(sizes), tuple((left.path.name, left.alive) for left in left_open(Job(path)))))
+
+
+def _idle_seconds(outbox: Outbox) -> float:
+    latest = max((journal.modified for journal in outbox.journals()), default=0.0)
     return runtime.clock.wall_ns() / 1e9 - latest

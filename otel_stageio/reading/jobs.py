@@ -13,17 +13,18 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .. import run as runs
 from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
-from ..life import seize
-from ..runtime import boot_id
+from ..life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
 from ..sinks.files import is_locked, open_to_read
 from ..sinks.manifest_file import ManifestFile
 from .disk import lives
+from .hosts import FileClock, Stand, too_long
 from .job import CannotAnswer, is_dead, is_job, read_job
 from .runs import state_of_open
 from .text import moment, seconds_between
@@ -31,8 +32,6 @@ from .view import UNKNOWN, JobView, StageView
 
 #: The end of a journal in which its last word is looked for.
 _TAIL = 16 * 1024
-#: Its beginning, with what it says of where it was written.
-_HEAD = 64 * 1024
 _ENDED = f'"eventName":"{sc.EVENT_ENDED}"'.encode()
 _STATUS = re.compile(rb'"key":"' + re.escape(sc.STAGE_STATUS.encode()) + rb'","value":\{"stringValue":"([^"\\]*)"')
 _STAGE_DIRECTORY = re.compile(r"\d\d_.")
@@ -47,6 +46,7 @@ class JobSummary:
         began: seconds since 1970; 0 where nothing says.
         dead: something of it has died, and nobody has closed it.
         plain: it ended well and was closed; there is no more to say of it.
+        stages: those of the run that are running or did not end well, with their hosts.
     """
 
     path: str
@@ -57,6 +57,12 @@ class JobSummary:
     began: float = 0.0
     dead: bool = False
     plain: bool = False
+    stages: list[Stand] = dataclasses.field(default_factory=list)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody has to see to it: something has died, or nothing is heard of it any more."""
+        return self.dead or any(stage.silent for stage in self.stages)
 
 
 @dataclasses.dataclass
@@ -75,8 +81,9 @@ class Closer:
 
 def summaries(root: str) -> Iterator[JobSummary]:
     """Every job at or below a directory, in no order; the original's too."""
+    clock = FileClock()
     for path in find_jobs(root, _originals):
-        found = _summary(path)
+        found = _summary(path, clock)
         if found is not None:
             yield found
 
@@ -119,21 +126,24 @@ def _originals(place: str, names: list[str]) -> bool:
     return (likely or os.path.lexists(os.path.join(place, "manifest.json"))) and is_job(Job(place))
 
 
-def _summary(path: str) -> JobSummary | None:
+def _summary(path: str, clock: FileClock) -> JobSummary | None:
     run = _run_record(f"{path}{os.sep}.stageio{os.sep}run.json")  # paths as text: a Path costs more than the reading
     if run is None:
         return _by_reading(path)
     state, dead = run["status"], False
     closed = state != "running"
-    if not closed:
-        states = _stage_states(path, run)
-        owned = not run["implicit"] and (bool(run.get("detached")) or is_locked(Path(path, ".stageio", "owner.lock")))
-        state = state_of_open(states, implicit=run["implicit"], owned=owned)
-        dead = state != "running" and (not run["implicit"] or "crashed" in states)
     plain = closed and state in sc.GOOD_STATUSES
+    stands = [] if plain else _stands(path, run, clock)
+    if not closed:
+        # A detached run has no process that owns it, and is over when somebody says so.
+        owned = run.get("detached") is True or is_locked(Path(path, ".stageio", "owner.lock"))
+        states = [stand.state for stand in stands]
+        state = state_of_open(states, implicit=run["implicit"], owned=owned)
+        dead = state != "running" and (not run["implicit"] or any(stand.died for stand in stands))
     began = run["started_ns"] / 1e9
     started, ended = run.get("started_at"), run.get("ended_at")
-    return JobSummary(path, run["pipeline"], state, _text(started), _text(ended), began, dead, plain)
+    stages = [stand for stand in stands if stand.state not in sc.GOOD_STATUSES]
+    return JobSummary(path, run["pipeline"], state, _text(started), _text(ended), began, dead, plain, stages)
 
 
 def _text(value: Any) -> str | None:
@@ -171,10 +181,15 @@ def _by_reading(path: str) -> JobSummary | None:
     started = run.started_at if run is not None else starts[0] if starts else None
     ended = run.ended_at if run is not None else ends[-1] if ends else None
     name = run.pipeline if run is not None else view.name
-    return JobSummary(path, name, view.state, started, ended, _epoch(started or ""), is_dead(view))
+    stages = [
+        Stand(stage.name, stage.state, stage.host, stage.silent_seconds, stage.died)
+        for stage in view.stages
+        if stage.state not in sc.GOOD_STATUSES
+    ]
+    return JobSummary(path, name, view.state, started, ended, _epoch(started or ""), is_dead(view), stages=stages)
 
 
-def _stage_states(path: str, run: dict[str, Any]) -> list[str]:
+def _stands(path: str, run: dict[str, Any], clock: FileClock) -> list[Stand]:
     """How the stages of a run stand by now: of each its newest attempt, if that was in this run."""
     newest: dict[str, int] = {}
     for item in run.get("stages", ()):
@@ -183,49 +198,52 @@ def _stage_states(path: str, run: dict[str, Any]) -> list[str]:
             newest[stage] = max(attempt, newest.get(stage, 0))
     attempts = run.get("stage_attempts", {})
     return [
-        state
+        stand
         for stage, attempt in newest.items()
-        if attempts.get(stage, attempt) == attempt and (state := _stage_state(path, stage, attempt))
+        if attempts.get(stage, attempt) == attempt and (stand := _stand(path, stage, attempt, clock))
     ]
 
 
-def _stage_state(path: str, stage: str, attempt: int) -> str | None:
+def _stand(path: str, stage: str, attempt: int, clock: FileClock) -> Stand | None:
     """None for one that has left nothing."""
     if not _is_a_name(stage):
         return None
     word = _last_word(f"{path}{os.sep}.stageio{os.sep}spool{os.sep}{stage}.{attempt}.logs.jsonl")
-    if word is not None:
-        return word
+    if word in sc.GOOD_STATUSES:
+        return Stand(stage, word)
     job = Job(path)
-    record = ManifestFile(job, stage).ended(attempt)  # the journal was deleted, or had no room for the end
-    if record is not None:
-        return str(record.get("status", UNKNOWN))
+    if word is None:
+        record = ManifestFile(job, stage).ended(attempt)  # the journal was deleted, or had no room for the end
+        word = str(record.get("status", UNKNOWN)) if record is not None else None
+    if word is not None:
+        return Stand(stage, word, birth_of(job.journal(stage, attempt)).host)
     if job.journal(stage, attempt).exists():
-        return "running" if _lives(job, stage, attempt) else "crashed"
-    return "lost" if job.manifest(stage).exists() else None
+        return _without_an_end(job, stage, attempt, clock)
+    return Stand(stage, "lost") if job.manifest(stage).exists() else None
 
 
-def _lives(job: Job, stage: str, attempt: int) -> bool:
-    """As :func:`otel_stageio.reading.disk.lives`, which reads the whole of a journal whose lock is free."""
-    path = job.journal(stage, attempt)
-    try:
-        fd = open_to_read(path)
-    except OSError:
-        return False
-    try:
-        seized = seize(fd)
-        head = os.pread(fd, _HEAD, 0)
-    except OSError:
-        return lives(job, stage, attempt)
-    finally:
-        os.close(fd)
-    if seized and boot_id() and _of_this_boot() in head and sc.LOCAL_LOCKED.encode() not in head:
-        return False  # the same kernel would still hold its lock
-    return seized is False or lives(job, stage, attempt)
-
-
-def _of_this_boot() -> bytes:
-    return f'"key":"{sc.LOCAL_BOOT_ID}","value":{{"stringValue":"{boot_id()}"'.encode()
+def _without_an_end(job: Job, stage: str, attempt: int, clock: FileClock) -> Stand:
+    """As :func:`otel_stageio.reading.disk.lives` has it, which reads the whole of a journal whose lock is free."""
+    seized, birth = None, Birth()
+    with suppress(OSError):
+        fd = open_to_read(job.journal(stage, attempt))
+        try:
+            seized = seize(fd)
+            birth = birth_in(os.pread(fd, HEAD, 0))
+        finally:
+            os.close(fd)
+    silence = clock.silence(job, stage, attempt) if birth.elsewhere else 0.0
+    if seized is False:
+        alive = True
+    elif birth.elsewhere and not birth.here:
+        alive = silence < LOST_AFTER
+    elif seized and birth.here:
+        alive = False  # the same kernel would still hold its lock
+    else:
+        alive = lives(job, stage, attempt)
+    if alive:
+        return Stand(stage, "running", birth.host, too_long(silence))
+    return Stand(stage, birth.word, birth.host, died=True)
 
 
 @functools.lru_cache(1_000)

@@ -7,10 +7,12 @@ from pathlib import Path
 from ..events import iso
 from ..fold import Fold
 from ..layout import Job, directory_name, owner_of, spooled_attempts, stage_number
+from ..life import Birth, birth_of
 from ..manifest import Manifest
 from ..run_record import RunRecord
 from ..runtime import runtime
 from .disk import Unreadable, entries, folded, journal, json_object, last_line, lives, tolerant
+from .hosts import FileClock, too_long
 from .now import used_now
 from .original import Root, normalised
 from .runs import run_number
@@ -18,6 +20,7 @@ from .steps import steps_of
 from .text import count, one_line, seconds_between
 from .view import UNKNOWN, StageView, reason_of
 
+_NOT_HEARD_OF = "nothing is heard of it any more, and it left no end"
 _MANIFESTS = ("manifest.json", "stage_manifest.json")
 
 
@@ -153,6 +156,7 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     record, name = view.record, view.name
     state = record.status
     journaled = view.attempt in spooled
+    born = birth_of(job.journal(name, view.attempt)) if journaled else Birth()
     if state == "running" and journaled and not lives(job, name, view.attempt):
         # It may have ended since its manifest was read.
         fresh = _folded(job, name, view.attempt)
@@ -161,12 +165,12 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
             view.record = record = fresh
             state = record.status
         if state == "running":
-            state, view.died = "crashed", True
-            view.message = "its process is gone, and it left no end"
+            state, view.died = born.word, True
+            view.message = "its process is gone, and it left no end" if state == "crashed" else _NOT_HEARD_OF
     elif state == "running" and not journaled:
         state = "lost"
         view.message = "the record says running, and nothing tells whether that is still so"
-    view.state = state
+    view.state, view.host = state, born.host
     view.message = view.message or reason_of(record, state)
     view.run = run_number(runs, name, view.attempt, record.trace.run_id)
     view.started_at = record.timestamp or None
@@ -175,6 +179,8 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     if state == "running":
         view.seconds = seconds_between(view.started_at, iso(runtime.clock.wall_ns()))
         view.now = used_now(job, name, view.attempt)
+        if born.elsewhere:
+            view.silent_seconds = too_long(FileClock().silence(job, name, view.attempt))
     elif view.seconds is None:
         view.seconds = seconds_between(view.started_at, view.ended_at)
     if state in ("running", "crashed", "lost", "timeout"):

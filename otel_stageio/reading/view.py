@@ -34,6 +34,8 @@ class StageView:
         last_line: of the log, for a stage that is running or died.
         now: what it uses at the moment, for a stage that is running.
         problems: what is wrong with its files.
+        host: where it is or was, by its own word.
+        silent_seconds: since it was heard of, for one that runs on another host, if that is too long.
         died: the record says ``running``, the process is gone, and nobody has closed it.
     """
 
@@ -57,6 +59,8 @@ class StageView:
     span_count: int = 0
     steps: list[Step] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
+    host: str = ""
+    silent_seconds: float | None = None
     died: bool = False
     record: Manifest = dataclasses.field(default_factory=lambda: Manifest.model_validate({}))
 

@@ -46,7 +46,8 @@ def push(
     """Send what the collector has not accepted yet; exit code 1 if anything stays pending or was refused.
 
     What died is closed first, so that its end goes out too. --watch is one shipper for all jobs of a machine: it finds
-    new ones, and ends at SIGTERM or Ctrl-C after the request under way.
+    new ones, and ends at SIGTERM or Ctrl-C after the request under way. It may run on every host over the same ROOT:
+    each record is sent once, and where one is killed another goes on.
 
     \b
     Examples:
@@ -87,7 +88,8 @@ def recover(
 
     A stage of this machine is closed as crashed once its processes are gone, one of another host as lost after a long
     silence. The next stage or run of a job does this by itself, as do status and push; this is for jobs that nobody
-    looks at, and safe to run at any time, on every host at once.
+    looks at, and safe to run at any time, on every host at once. In a tree, jobs that were over a day ago are passed
+    over; one that is named is looked at whole.
 
     \b
     Examples:

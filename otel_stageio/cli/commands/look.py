@@ -27,6 +27,10 @@ def status(
         list[str] | None,
         typer.Option("--state", metavar="WORD", help="Of a ROOT, only jobs in this state; may be repeated."),
     ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="NAME", help="Of a ROOT, only what runs or went wrong there; may be repeated."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", metavar="N", min=0, help="Of a ROOT, N jobs, 0 for all; else 30.")
     ] = None,
@@ -37,6 +41,7 @@ def status(
     """Say how a job stands: its run, its stages, what each was made of, and why it stopped. Of a ROOT, how its jobs do.
 
     A stage whose process is gone is closed as crashed, here as at the start of the next stage; a ROOT is only read.
+    Where several hosts work on the jobs of a ROOT it says which does what, and who has not been heard of for 2 minutes.
     --watch waits for a job that is not there yet, and ends with exit code 0 if its run went well, 1 if not, 130 at
     Ctrl-C. In a pipe it prints a line for each change.
 
@@ -45,31 +50,34 @@ def status(
       otel-stageio status out/job1
       otel-stageio status out/job1 --watch
       otel-stageio status out --state failed --state crashed
+      otel-stageio status out --host gpu-7
       otel-stageio status out/job1 --json | jq -r .state
     """
     good = True
     try:
         with answering(json):
             from ...reading.job import read_job
-            from ..jobs import ROWS, document_of, is_root, read_jobs, show_jobs
+            from ..jobs import ROWS, Wanted, document_of, is_root, read_jobs, show_jobs
             from ..status import show_status
             from ..terminal import Terminal, document
 
-            rows = ROWS if limit is None else limit
+            wanted = Wanted(frozenset(state or ()), frozenset(host or ()), ROWS if limit is None else limit)
             if watch:
                 from ..watch import watch as watch_it
 
-                good = watch_it(job, set(state or ()), rows, as_json=json)
+                good = watch_it(job, wanted, as_json=json)
             elif is_root(job):
-                jobs = read_jobs(job, set(state or ()), rows)
+                jobs = read_jobs(job, wanted)
                 if json:
                     document(document_of(jobs))
                 else:
                     show_jobs(jobs, Terminal())
             else:
                 view = read_job(job)
-                if state or limit is not None:
-                    raise typer.BadParameter(f"--state and --limit go with a directory of jobs, and {job} is one job")
+                if state or host or limit is not None:
+                    raise typer.BadParameter(
+                        f"--state, --host and --limit go with a directory of jobs, and {job} is one job"
+                    )
                 if json:
                     document(view.document(records=False))
                 else:
