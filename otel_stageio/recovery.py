@@ -216,7 +216,7 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | No
     except OSError:
         _forget(job, stage, attempt)
         return False
-    if life.lives_elsewhere(job, stage, attempt, lost_after):
+    if told is None and life.lives_elsewhere(job, stage, attempt, lost_after):
         return False
     journal = AppendFile(path)
     marker: OpenSpans | None = None

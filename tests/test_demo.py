@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import needs
+from helpers import environment
+from ray_cluster import SETTINGS as RAY_SETTINGS
 
 for _needed in ("av", "numpy", "pocketsphinx", "scipy", "srt"):
     pytest.importorskip(_needed, reason=f"the demo needs {_needed}: pip install -e '.[demo]'")
@@ -25,7 +28,7 @@ import numpy as np
 import srt
 
 from examples.subtitles import audio, cues
-from examples.subtitles.__main__ import CLIP, REFERENCE, STAGES
+from examples.subtitles.__main__ import CLIP, REFERENCE, STAGES, records
 from examples.subtitles.segments import Segment, Word
 from examples.subtitles.stages import alignment, asr, glossary_load, hallucination_removal, lyrics_detection, mux, tmdb
 from examples.subtitles.stages import source_separation as separation
@@ -340,6 +343,28 @@ def test_the_demo_succeeds_and_prints_its_word_error_rate(whole_run: WholeRun) -
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("word error rate:")]
     assert float(line.split()[3]) < 0.4
     assert "otel-stageio status" in result.stdout
+
+
+def test_on_ray_it_makes_the_same(whole_run: WholeRun, tmp_path: Path) -> None:
+    needs("ray")
+    job = tmp_path / CLIP.stem
+    env = {**environment(OTEL_STAGEIO_CONSOLE="off", PYTHONWARNINGS="default"), **RAY_SETTINGS}
+    program = [sys.executable, "-m", "examples.subtitles.on_ray", "--out", str(tmp_path)]
+    done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{job}  success\n"
+
+    def made(job: Path) -> dict[str, dict[str, str] | None]:
+        return {
+            f"{record.stage}: {os.path.relpath(entry.path, job)}": entry.digest
+            for record in records(job)
+            for entry in record.outputs
+        }
+
+    assert made(job) == made(whole_run[0])
+    assert {record.stage: record.status for record in records(job)} == {
+        record.stage: record.status for record in records(whole_run[0])
+    }
 
 
 def test_every_stage_has_a_manifest_that_says_how_it_ended(whole_run: WholeRun) -> None:

@@ -48,7 +48,9 @@ def run_stage(io: StageIO, media: Path, subtitles: Path) -> Path:
 def remux(media: Path, subtitles: Path | None, film: Path, language: str) -> int:
     """Copy the packets of picture and sound, and the cues. Returns how many packets there were."""
     packets = 0
-    with av.open(str(media)) as source, av.open(str(film), "w") as target:
+    # Without that every film has a random number in it, and is never the same as the one before.
+    exact = {"fflags": "bitexact"}
+    with av.open(str(media)) as source, av.open(str(film), "w", options=exact) as target:
         target.metadata.update(source.metadata)
         copied = [*source.streams.video[:1], *source.streams.audio[:1]]
         streams = {stream.index: target.add_stream_from_template(stream) for stream in copied}
