@@ -27,6 +27,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
     from .digests import digests
     from .jobs import jobs
     from .lines import lines
+    from .ray_tasks import ray_tasks
     from .report import report
     from .sampler import sampler
     from .spans import spans
@@ -44,6 +45,7 @@ def _benches() -> dict[str, Callable[[Path, Scale], Iterator[Result]]]:
         "report": report,
         "jobs": jobs,
         "digests": digests,
+        "ray": ray_tasks,
     }
 
 

@@ -442,6 +442,7 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "wait for each other: a, b",
     ),
     (lambda: run_jobs("a", "p", [RayStage("asr", nothing)]), TypeError, "for one job use run_job"),
+    (lambda: run_jobs(["a", "b/../a"], "p", [RayStage("asr", nothing)]), ValueError, "b/../a is there twice"),
     (lambda: run_jobs(["a"], "p", [nothing]), TypeError, "a stage is a RayStage"),  # type: ignore[list-item]
     (lambda: run_jobs(["a"], "p", [RayStage("asr", nothing)], at_once=0), ValueError, "at least 1"),
     (lambda: run_jobs({"a": {"modle": 1}}, "p", [RayStage("asr", nothing)]), ValueError, "no stage takes 'modle'"),

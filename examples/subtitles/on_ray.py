@@ -62,9 +62,7 @@ STAGES = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.subtitles.on_ray", description=__doc__)
-    parser.add_argument(
-        "media", type=Path, nargs="*", default=[CLIP], help="films (default: the clip that comes along)"
-    )
+    parser.add_argument("media", type=Path, nargs="*", default=[CLIP], help="films (default: the clip in the repo)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the job directories are; on all nodes")
     parser.add_argument("--address", help="of the Ray cluster; without it, one is started on this machine")
     arguments = parser.parse_args(argv)

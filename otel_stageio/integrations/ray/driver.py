@@ -109,8 +109,8 @@ def run_jobs(
         One result for each job, in their order.
 
     Raises:
-        TypeError, ValueError: for stages that are none, or that wait for each other, and for parameters of a job that
-            no stage takes, or that one needs and the job does not have.
+        TypeError, ValueError: for stages that are none, or that wait for each other, for a job that is there twice, and
+            for parameters of a job that no stage takes, or that one needs and the job does not have.
         RuntimeError: if Ray was not started (``ray.init()``).
     """
     order = in_order(stages)
@@ -121,6 +121,8 @@ def run_jobs(
     if not ray.is_initialized():
         raise RuntimeError("Ray is not started: call ray.init() first, with the cluster's address")
     by_name = {stage.name: stage for stage in stages}
+    if isinstance(jobs, Sized):
+        _check_apart(jobs)
     if isinstance(jobs, Mapping):
         for job, params in jobs.items():
             check_params(by_name.values(), job, params)
@@ -198,6 +200,7 @@ class _Driver:
         self._with_ray: dict[Any, _Attempt] = {}
         self._open: list[_JobRun] = []
         self._results: dict[int, JobResult] = {}
+        self._places: set[str] = set()
         self._progress = progress
 
     def run(self, jobs: Iterator[tuple[str, Mapping[str, Any]]], at_once: int) -> list[JobResult]:
@@ -223,6 +226,10 @@ class _Driver:
     # -- a job -------------------------------------------------------------------------------------------------------
 
     def _begin(self, number: int, job: str, params: Mapping[str, Any]) -> None:
+        place = os.path.abspath(job)
+        if place in self._places:
+            raise ValueError(f"{job} is there twice")
+        self._places.add(place)
         pipeline = Pipeline(self._pipeline, job, stages=list(self._order))
         if self._progress.total != 1:
             pipeline._console.off = True  # the lines of many jobs, one among the other, say nothing
@@ -383,6 +390,15 @@ class _Driver:
             if ended_as(Job(job), stage, newest) is None:
                 recover(job, dead={f"{stage}.{newest}": "it did not end when it was told to, and was killed"})
         return ended_as(Job(job), stage, newest) is not None
+
+
+def _check_apart(jobs: Iterable[str | os.PathLike[str]]) -> None:
+    seen: set[str] = set()
+    for job in jobs:
+        place = os.path.abspath(job)
+        if place in seen:
+            raise ValueError(f"{os.fspath(job)} is there twice: two runs in one job directory at the same time")
+        seen.add(place)
 
 
 def _resources() -> Mapping[str, float]:
