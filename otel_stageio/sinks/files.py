@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..runtime import runtime
+from .claim import claimed
+from .claim import is_needed as claim_is_needed
 
 #: No group or world write, no following of a planted symlink, and no waiting for who reads a planted pipe: job
 #: directories may lie in shared places.
@@ -198,10 +200,11 @@ def _let_go() -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold an exclusive lock on ``path`` (created if need be). Yields whether the lock is real.
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one, for the moment that it takes to read a file and replace it: among the processes of this host by
+    a lock on ``path`` (created if need be), among hosts by a claim beside it where locks may be refused or not shared.
 
-    Where locks are refused (some network file systems) the work goes on without: one writer is the common case.
+    Where neither is to be had the work goes on without: one writer is the common case.
     """
     with contextlib.ExitStack() as stack:
         real = False
@@ -211,7 +214,9 @@ def locked(path: Path) -> Iterator[bool]:
             real = True
         except OSError:
             pass
-        yield real
+        if not real or claim_is_needed(os.path.dirname(path)):
+            stack.enter_context(claimed(f"{path}.claim", alone=real))
+        yield
 
 
 def open_to_read(path: Path) -> int:
