@@ -7,7 +7,6 @@ nothing: there a stage counts as lost once it has been silent for long, and no s
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from . import semconv as sc
 from .resources.cgroup import OomKills, oom_kills
 from .runtime import boot_id, host_name, runtime
+from .sinks.files import is_free
+from .sinks.files import seize as seize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,15 +56,21 @@ def birth(locked: bool) -> dict[str, Any]:
     }
 
 
-def seize(fd: int) -> bool | None:
-    """Try to lock a journal as nobody can while its stage lives. None: there are no locks to be had here."""
+def clock_ahead(fd: int, before_ns: int, after_ns: int) -> dict[str, float]:
+    """By how many seconds this host's clock is ahead of the file system's (negative: behind), where that is a second or
+    more: for the ``started`` event.
+
+    Args:
+        fd: a file that was made between ``before_ns`` and ``after_ns`` by this host's clock, and is empty yet.
+    """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    except (OSError, ValueError):  # ValueError: the file could not be opened
-        return None
+        made = os.fstat(fd).st_mtime_ns
+    except OSError:
+        return {}
+    # Some file systems know whole seconds only, and some of those every other.
+    by_then = made + (2_000_000_000 if made % 1_000_000_000 == 0 else 0)
+    ahead = (max(before_ns - by_then, 0) - max(made - after_ns, 0)) / 1e9
+    return {sc.LOCAL_CLOCK_AHEAD: round(ahead, 3)} if abs(ahead) >= 1 else {}
 
 
 def death(
@@ -95,6 +102,18 @@ def death(
     return None
 
 
+def owner_death(job: Job, run: Mapping[str, Any], lost_after: float = LOST_AFTER) -> Death | None:
+    """How the process that owns a run has died; None if it may be alive. It is heard of as a stage is: by the lock that
+    it holds, and on other hosts by the time of that file, which it touches twice a minute.
+
+    One lock for all: while any owner of the job lives, none is judged.
+    """
+    owner = run.get("owner") or {}
+    born = {sc.LOCAL_HOST: owner.get("host"), sc.LOCAL_BOOT_ID: owner.get("boot_id")}
+    files = [job.owner_lock, job.root / run.get("pipeline_log", ""), job.spool]
+    return death(job, files, born, run.get("started_ns", 0), is_free(job.owner_lock), lost_after)
+
+
 def _crashed(born: Mapping[str, Any]) -> Death:
     kills = born.get(sc.LOCAL_OOM_KILLS)
     if isinstance(kills, list) and len(kills) == 2 and OomKills(str(kills[0]), int(kills[1])).rose():
@@ -108,6 +127,12 @@ def _up_since_ns() -> int:
         return runtime.clock.wall_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     except (AttributeError, OSError):  # macOS has neither this clock nor boot ids
         return 0
+
+
+def is_silent(job: Job, files: list[Path], lost_after: float) -> bool:
+    """Whether nothing was written to any of the files for so long that whoever writes them is lost."""
+    silence = _silence(job, files)
+    return silence is not None and silence >= lost_after
 
 
 def _silence(job: Job, files: list[Path]) -> float | None:

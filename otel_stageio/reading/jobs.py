@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from .. import run as runs
@@ -21,11 +20,11 @@ from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
 from ..life import seize
 from ..runtime import boot_id
-from ..sinks.files import is_locked, open_to_read
+from ..sinks.files import open_to_lock
 from ..sinks.manifest_file import ManifestFile
-from .disk import lives
+from .disk import state_without_end
 from .job import CannotAnswer, is_dead, is_job, read_job
-from .runs import state_of_open
+from .runs import owner_of, state_of_open
 from .text import moment, seconds_between
 from .view import UNKNOWN, JobView, StageView
 
@@ -127,9 +126,8 @@ def _summary(path: str) -> JobSummary | None:
     closed = state != "running"
     if not closed:
         states = _stage_states(path, run)
-        owned = not run["implicit"] and is_locked(Path(path, ".stageio", "owner.lock"))
-        state = state_of_open(states, implicit=run["implicit"], owned=owned)
-        dead = state != "running" and (not run["implicit"] or "crashed" in states)
+        state = state_of_open(states, None if run["implicit"] else owner_of(Job(path), run))
+        dead = state != "running" and (not run["implicit"] or "crashed" in states or "lost" in states)
     plain = closed and state in sc.GOOD_STATUSES
     began = run["started_ns"] / 1e9
     started, ended = run.get("started_at"), run.get("ended_at")
@@ -201,27 +199,30 @@ def _stage_state(path: str, stage: str, attempt: int) -> str | None:
     if record is not None:
         return str(record.get("status", UNKNOWN))
     if job.journal(stage, attempt).exists():
-        return "running" if _lives(job, stage, attempt) else "crashed"
+        return _without_end(job, stage, attempt)
     return "lost" if job.manifest(stage).exists() else None
 
 
-def _lives(job: Job, stage: str, attempt: int) -> bool:
-    """As :func:`otel_stageio.reading.disk.lives`, which reads the whole of a journal whose lock is free."""
+def _without_end(job: Job, stage: str, attempt: int) -> str:
+    """As :func:`otel_stageio.reading.disk.state_without_end`, which reads the whole of a journal whose lock is free."""
     path = job.journal(stage, attempt)
     try:
-        fd = open_to_read(path)
+        fd = open_to_lock(path)
     except OSError:
-        return False
+        return "crashed"
     try:
         seized = seize(fd)
         head = os.pread(fd, _HEAD, 0)
     except OSError:
-        return lives(job, stage, attempt)
+        seized, head = None, b""
     finally:
         os.close(fd)
+    if seized is False:
+        return "running"
     if seized and boot_id() and _of_this_boot() in head and sc.LOCAL_LOCKED.encode() not in head:
-        return False  # the same kernel would still hold its lock
-    return seized is False or lives(job, stage, attempt)
+        return "crashed"  # the same kernel would still hold its lock
+    state = state_without_end(job, stage, attempt)
+    return "crashed" if state == "ended" else state
 
 
 def _of_this_boot() -> bytes:

@@ -10,7 +10,7 @@ from ..layout import Job, directory_name, owner_of, spooled_attempts, stage_numb
 from ..manifest import Manifest
 from ..run_record import RunRecord
 from ..runtime import runtime
-from .disk import Unreadable, entries, folded, journal, json_object, last_line, lives, tolerant
+from .disk import Unreadable, entries, folded, journal, json_object, last_line, state_without_end, tolerant
 from .now import used_now
 from .original import Root, normalised
 from .runs import run_number
@@ -153,7 +153,8 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     record, name = view.record, view.name
     state = record.status
     journaled = view.attempt in spooled
-    if state == "running" and journaled and not lives(job, name, view.attempt):
+    stands = state_without_end(job, name, view.attempt) if state == "running" and journaled else "running"
+    if stands != "running":
         # It may have ended since its manifest was read.
         fresh = _folded(job, name, view.attempt)
         if fresh is not None:
@@ -161,8 +162,10 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
             view.record = record = fresh
             state = record.status
         if state == "running":
-            state, view.died = "crashed", True
+            state, view.died = "lost" if stands == "lost" else "crashed", True
             view.message = "its process is gone, and it left no end"
+            if state == "lost":
+                view.message = "nothing was heard of it for long"
     elif state == "running" and not journaled:
         state = "lost"
         view.message = "the record says running, and nothing tells whether that is still so"
@@ -172,8 +175,11 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     view.started_at = record.timestamp or None
     view.ended_at = record.completed_at
     view.seconds = record.duration_seconds
+    if record.host_clock is not None:
+        view.host, view.clock_ahead = record.host_clock.host, record.host_clock.ahead_seconds
     if state == "running":
-        view.seconds = seconds_between(view.started_at, iso(runtime.clock.wall_ns()))
+        passed = seconds_between(view.started_at, iso(runtime.clock.wall_ns()))
+        view.seconds = None if passed is None else max(passed + (view.clock_ahead or 0.0), 0.0)
         view.now = used_now(job, name, view.attempt)
     elif view.seconds is None:
         view.seconds = seconds_between(view.started_at, view.ended_at)

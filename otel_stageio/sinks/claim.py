@@ -27,9 +27,10 @@ LOOKS = 250
 MOST_LOOKS = 6 * LOOKS
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 #: File systems of one machine, where a lock keeps everybody out. To make and remove a file costs more than the lock.
-_LOCAL = frozenset(
-    "bcachefs btrfs ext2 ext3 ext4 f2fs jfs nilfs2 overlay ramfs reiserfs tmpfs xfs zfs".split()
-)  # fmt: skip
+_LOCAL = {
+    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "overlay", "ramfs", "reiserfs", "tmpfs",
+    "xfs", "zfs",
+}  # fmt: skip
 
 
 def is_needed(directory: str) -> bool:
@@ -115,12 +116,16 @@ def _take(path: str, alone: bool) -> str:
 
 def _inherits(heir: str, dead: list[tuple[str, str]]) -> bool:
     """Put an heir in the place of the first of the dead. False if another one has done that: this one is then void."""
-    with suppress(OSError):
+    (first, _), *others = dead
+    try:
         if all(os.readlink(link) == said for link, said in dead):
-            os.rename(heir, dead[0][0])
-            for link, _ in dead[1:]:
-                os.unlink(link)
+            os.rename(heir, first)
+            for link, _ in others:
+                with suppress(OSError):
+                    os.unlink(link)
             return True
+    except OSError:
+        pass
     with suppress(OSError):
         os.unlink(heir)
     return False
