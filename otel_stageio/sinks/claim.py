@@ -26,6 +26,7 @@ LOOKS = 250
 #: Looks after which the work goes on without: a file system that behaves like that must not stop a stage.
 MOST_LOOKS = 6 * LOOKS
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
+_REFUSALS = 3
 #: File systems of one machine, where a lock keeps everybody out. To make and remove a file costs more than the lock.
 _LOCAL = {
     "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "overlay", "ramfs", "reiserfs", "tmpfs",
@@ -78,7 +79,7 @@ def _take(path: str, alone: bool) -> str:
     host = _short(f"{host_name()} {boot_id()}")
     own = f"{host}.{os.getpid()}.{os.urandom(8).hex()}"
     dead: list[tuple[str, str]] = []
-    link, last, looks, pause = path, "", 0, _FIRST_PAUSE
+    link, last, looks, pause, refused = path, "", 0, _FIRST_PAUSE, 0
     for _ in range(MOST_LOOKS):
         try:
             os.symlink(own, link)
@@ -89,7 +90,9 @@ def _take(path: str, alone: bool) -> str:
         except FileExistsError:
             pass
         except OSError:
-            return ""
+            refused += 1  # more than once: some say "not permitted" where there is one already, which may be gone by now
+            if refused > _REFUSALS:
+                return ""
         try:
             said = os.readlink(link)
         except FileNotFoundError:
@@ -99,6 +102,7 @@ def _take(path: str, alone: bool) -> str:
             return ""
         if said == own and link == path:  # it was made, and the answer lost on its way
             return own
+        refused = 0
         heir = f"{path}.{_short(said)}"
         gone = os.path.lexists(heir) or (alone and said.startswith(f"{host}."))
         if not gone:
