@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import run as runs
 from .. import semconv as sc
@@ -22,7 +22,7 @@ from ..life import seize
 from ..runtime import boot_id
 from ..sinks.files import open_to_lock
 from ..sinks.manifest_file import ManifestFile
-from .disk import state_without_end
+from .disk import folded, state_without_end
 from .job import CannotAnswer, is_dead, is_job, read_job
 from .runs import owner_of, state_of_open
 from .text import moment, seconds_between
@@ -125,9 +125,9 @@ def _summary(path: str) -> JobSummary | None:
     state, dead = run["status"], False
     closed = state != "running"
     if not closed:
-        states = _stage_states(path, run)
-        state = state_of_open(states, None if run["implicit"] else owner_of(Job(path), run))
-        dead = state != "running" and (not run["implicit"] or "crashed" in states or "lost" in states)
+        stages = _stages(path, run)
+        state = state_of_open([stage.state for stage in stages], None if run["implicit"] else owner_of(Job(path), run))
+        dead = state != "running" and (not run["implicit"] or any(stage.died for stage in stages))
     plain = closed and state in sc.GOOD_STATUSES
     began = run["started_ns"] / 1e9
     started, ended = run.get("started_at"), run.get("ended_at")
@@ -172,7 +172,13 @@ def _by_reading(path: str) -> JobSummary | None:
     return JobSummary(path, name, view.state, started, ended, _epoch(started or ""), is_dead(view))
 
 
-def _stage_states(path: str, run: dict[str, Any]) -> list[str]:
+class _Stage(NamedTuple):
+    state: str
+    #: And nobody has closed it.
+    died: bool = False
+
+
+def _stages(path: str, run: dict[str, Any]) -> list[_Stage]:
     """How the stages of a run stand by now: of each its newest attempt, if that was in this run."""
     newest: dict[str, int] = {}
     for item in run.get("stages", ()):
@@ -181,35 +187,35 @@ def _stage_states(path: str, run: dict[str, Any]) -> list[str]:
             newest[stage] = max(attempt, newest.get(stage, 0))
     attempts = run.get("stage_attempts", {})
     return [
-        state
+        found
         for stage, attempt in newest.items()
-        if attempts.get(stage, attempt) == attempt and (state := _stage_state(path, stage, attempt))
+        if attempts.get(stage, attempt) == attempt and (found := _stage(path, stage, attempt))
     ]
 
 
-def _stage_state(path: str, stage: str, attempt: int) -> str | None:
+def _stage(path: str, stage: str, attempt: int) -> _Stage | None:
     """None for one that has left nothing."""
     if not _is_a_name(stage):
         return None
     word = _last_word(f"{path}{os.sep}.stageio{os.sep}spool{os.sep}{stage}.{attempt}.logs.jsonl")
     if word is not None:
-        return word
+        return _Stage(word)
     job = Job(path)
     record = ManifestFile(job, stage).ended(attempt)  # the journal was deleted, or had no room for the end
     if record is not None:
-        return str(record.get("status", UNKNOWN))
+        return _Stage(str(record.get("status", UNKNOWN)))
     if job.journal(stage, attempt).exists():
         return _without_end(job, stage, attempt)
-    return "lost" if job.manifest(stage).exists() else None
+    return _Stage("lost") if job.manifest(stage).exists() else None
 
 
-def _without_end(job: Job, stage: str, attempt: int) -> str:
+def _without_end(job: Job, stage: str, attempt: int) -> _Stage:
     """As :func:`otel_stageio.reading.disk.state_without_end`, which reads the whole of a journal whose lock is free."""
     path = job.journal(stage, attempt)
     try:
         fd = open_to_lock(path)
     except OSError:
-        return "crashed"
+        return _Stage("crashed", died=True)
     try:
         seized = seize(fd)
         head = os.pread(fd, _HEAD, 0)
@@ -218,11 +224,11 @@ def _without_end(job: Job, stage: str, attempt: int) -> str:
     finally:
         os.close(fd)
     if seized is False:
-        return "running"
+        return _Stage("running")
     if seized and boot_id() and _of_this_boot() in head and sc.LOCAL_LOCKED.encode() not in head:
-        return "crashed"  # the same kernel would still hold its lock
+        return _Stage("crashed", died=True)  # the same kernel would still hold its lock
     state = state_without_end(job, stage, attempt)
-    return "crashed" if state == "ended" else state
+    return _Stage(str(folded(path).record["status"])) if state == "ended" else _Stage(state, died=state != "running")
 
 
 def _of_this_boot() -> bytes:

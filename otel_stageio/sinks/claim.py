@@ -90,7 +90,7 @@ def _take(path: str, alone: bool) -> str:
         except FileExistsError:
             pass
         except OSError:
-            refused += 1  # more than once: some say "not permitted" where there is one already, which may be gone by now
+            refused += 1  # not for good at once: some say "not permitted" where there is one, which may be gone by now
             if refused > _REFUSALS:
                 return ""
         try:
