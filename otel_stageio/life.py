@@ -73,6 +73,12 @@ def clock_ahead(fd: int, before_ns: int, after_ns: int) -> dict[str, float]:
     return {sc.LOCAL_CLOCK_AHEAD: round(ahead, 3)} if abs(ahead) >= 1 else {}
 
 
+def is_here(born: Mapping[str, Any]) -> bool:
+    """Whether a stage was begun under this very kernel."""
+    host, boot = born.get(sc.LOCAL_HOST), born.get(sc.LOCAL_BOOT_ID)
+    return bool(boot == boot_id() if boot and boot_id() else host == host_name())
+
+
 def death(
     job: Job, files: list[Path], born: Mapping[str, Any], last_ns: int, seized: bool | None, lost_after: float
 ) -> Death | None:
@@ -88,8 +94,7 @@ def death(
     if seized is False:
         return None
     host, boot = born.get(sc.LOCAL_HOST), born.get(sc.LOCAL_BOOT_ID)
-    same_kernel = boot == boot_id() if boot and boot_id() else host == host_name()
-    if same_kernel and seized and born.get(sc.LOCAL_LOCKED, True):
+    if is_here(born) and seized and born.get(sc.LOCAL_LOCKED, True):
         return _crashed(born)
     # A name is no proof that it is this machine. If it were another one with the same name, it would have gone on
     # speaking after this one came up.

@@ -199,18 +199,20 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
                 _never_was(job, stage, attempt, journal)
             return False
         death = _death(job, past, seized, lost_after)
-        if death is None:
-            return False  # also one that has ended, and whose process may still be writing the rest of it
+        recorded = ManifestFile(job, stage).ended(attempt)
+        over = past.ended is not None or recorded is not None
+        # One that has ended elsewhere may still be writing the rest of it.
+        if death is None and not (over and life.is_here(past.started.attributes)):
+            return False
         if said is None:
             _append(job, past, journal, [past.started])
         missing = past.ended is None
-        recorded = ManifestFile(job, stage).ended(attempt)
         if past.ended is None and recorded is not None:
             # It did end and say so, and only the journal had no room for that.
             missing = False
             past.ended = _end_again(past, recorded)
             _append(job, past, journal, [past.ended])
-        elif past.ended is None:
+        elif past.ended is None and death is not None:
             # Where nothing is left open, as of one that died before its first word, we leave something while we are at
             # it: should we be killed as well, the next recovery knows that there is more to do than the end.
             if not any(left_open(job, stage, attempt)):
