@@ -249,7 +249,7 @@ class Digests:
         self, entry: os.DirEntry[str], status: os.stat_result | None, kind: str, stop: Callable[[], bool] | None
     ) -> str:
         if status is None:
-            return hashlib.sha256(b"link " + os.fsencode(os.readlink(entry.path))).hexdigest()  # noqa: PTH115
+            return hashlib.sha256(b"link " + os.fsencode(os.readlink(entry.path))).hexdigest()
         if not stat.S_ISREG(status.st_mode):
             return hashlib.sha256(b"no regular file").hexdigest()
         found = self._of_file(entry.path, Identity.of(status), kind, stop)

@@ -21,7 +21,7 @@ RESERVED = frozenset(
         "kind", "schema_version", "stage", "stage_number", "timestamp", "status", "inputs", "outputs",
         "intermediate_files", "config", "resources", "errors", "warnings", "duration_seconds", "completed_at",
         "attempt", "attempts", "substages", "trace", "lost", "redactions", "sanitised", "progress", "extra", "cause",
-        "resume",
+        "resume", "host_clock",
     }
 )  # fmt: skip
 #: Keys of an artifact entry that metadata cannot overwrite (``type`` may); what collides is kept under ``metadata``.
@@ -96,6 +96,11 @@ class Fold:
         record["attempt"] = attributes.get(sc.STAGE_ATTEMPT, 1)
         record["timestamp"] = iso(event.time_ns)
         record["trace"] = dict(attributes.get(sc.LOCAL_TRACE, {}))
+        if sc.LOCAL_CLOCK_AHEAD in attributes:
+            record["host_clock"] = {
+                "host": attributes.get(sc.LOCAL_HOST, ""),
+                "ahead_seconds": attributes[sc.LOCAL_CLOCK_AHEAD],
+            }
 
     def _artifact(self, event: Event) -> None:
         attributes = event.attributes

@@ -7,7 +7,6 @@ nothing: there a stage counts as lost once it has been silent for long, and no s
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import semconv as sc
 from .resources.cgroup import OomKills, oom_kills
 from .runtime import boot_id, host_name, runtime
-from .sinks.files import open_to_read
+from .sinks.files import is_free, open_to_read
+from .sinks.files import seize as seize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,12 +84,6 @@ class Birth(NamedTuple):
     def elsewhere(self) -> bool:
         return self.host not in ("", host_name())
 
-    @property
-    def word(self) -> str:
-        """For one that has died: ``lost`` where only its silence speaks for that."""
-        restarted = self.host == host_name() and self.boot_id and boot_id() and self.boot_id != boot_id()
-        return "crashed" if self.here or restarted else "lost"
-
 
 def birth_of(path: Path) -> Birth:
     """What a journal's beginning says."""
@@ -118,15 +112,27 @@ def _text(quoted: bytes) -> str:
         return ""
 
 
-def seize(fd: int) -> bool | None:
-    """Try to lock a journal as nobody can while its stage lives. None: there are no locks to be had here."""
+def clock_ahead(fd: int, before_ns: int, after_ns: int) -> dict[str, float]:
+    """By how many seconds this host's clock is ahead of the file system's (negative: behind), where that is a second or
+    more: for the ``started`` event.
+
+    Args:
+        fd: a file that was made between ``before_ns`` and ``after_ns`` by this host's clock, and is empty yet.
+    """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    except (OSError, ValueError):  # ValueError: the file could not be opened
-        return None
+        made = os.fstat(fd).st_mtime_ns
+    except OSError:
+        return {}
+    # Some file systems know whole seconds only, and some of those every other.
+    by_then = made + (2_000_000_000 if made % 1_000_000_000 == 0 else 0)
+    ahead = (max(before_ns - by_then, 0) - max(made - after_ns, 0)) / 1e9
+    return {sc.LOCAL_CLOCK_AHEAD: round(ahead, 3)} if abs(ahead) >= 1 else {}
+
+
+def is_here(born: Mapping[str, Any]) -> bool:
+    """Whether a stage was begun under this very kernel."""
+    host, boot = born.get(sc.LOCAL_HOST), born.get(sc.LOCAL_BOOT_ID)
+    return bool(boot == boot_id() if boot and boot_id() else host == host_name())
 
 
 def files_of(job: Job, stage: str, attempt: int) -> list[Path]:
@@ -164,8 +170,7 @@ def death(
     if seized is False:
         return None
     host, boot = born.get(sc.LOCAL_HOST), born.get(sc.LOCAL_BOOT_ID)
-    same_kernel = boot == boot_id() if boot and boot_id() else host == host_name()
-    if same_kernel and seized and born.get(sc.LOCAL_LOCKED, True):
+    if is_here(born) and seized and born.get(sc.LOCAL_LOCKED, True):
         return _crashed(born)
     # A name is no proof that it is this machine. If it were another one with the same name, it would have gone on
     # speaking after this one came up.
@@ -176,6 +181,20 @@ def death(
         where = "" if host == host_name() else f" on {host}"
         return Death("lost", f"nothing was heard of it{where} for {_minutes(silence)}", {})
     return None
+
+
+def owner_death(job: Job, run: Mapping[str, Any], lost_after: float = LOST_AFTER) -> Death | None:
+    """How the process that owns a run has died; None if it may be alive. It is heard of as a stage is: by the lock that
+    it holds, and on other hosts by the time of that file, which it touches twice a minute.
+
+    One lock for all: while any owner of the job lives, none is judged.
+    """
+    if run.get("detached"):  # it is for a scheduler's script to end, or for the job's next run
+        return None
+    owner = run.get("owner") or {}
+    born = {sc.LOCAL_HOST: owner.get("host"), sc.LOCAL_BOOT_ID: owner.get("boot_id")}
+    files = [job.owner_lock, job.root / run.get("pipeline_log", ""), job.spool]
+    return death(job, files, born, run.get("started_ns", 0), is_free(job.owner_lock), lost_after)
 
 
 def _crashed(born: Mapping[str, Any]) -> Death:
@@ -191,6 +210,12 @@ def _up_since_ns() -> int:
         return runtime.clock.wall_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     except (AttributeError, OSError):  # macOS has neither this clock nor boot ids
         return 0
+
+
+def is_silent(job: Job, files: list[Path], lost_after: float) -> bool:
+    """Whether nothing was written to any of the files for so long that whoever writes them is lost."""
+    silence = _silence(job, files)
+    return silence is not None and silence >= lost_after
 
 
 def _silence(job: Job, files: list[Path]) -> float | None:

@@ -19,7 +19,7 @@ from . import run as runs
 from .ambient import open_pipelines, open_recorders
 from .otlp import root_span  # noqa: F401  (needed by the exit hook)
 from .resources.tree import elsewhere
-from .runtime import never_raises, runtime
+from .runtime import host_name, never_raises, runtime
 from .semconv import ENV_SIGTERM
 
 if TYPE_CHECKING:
@@ -95,13 +95,14 @@ def _at_exit() -> None:
             stage._close_at_exit(uncaught)
         except Exception:
             runtime.internal_error("exit")
-    pid = os.getpid()
+    pid, host = os.getpid(), host_name()
     for run_id, job in _opened_runs.items():
         try:
             # Who opened a run, and ran or started all of its several stages, knows that it is over. Among strangers,
             # or after one stage, nobody knows: the next run, ``recover`` or ``push`` finds it idle.
             stages = (runs.find(runs.load(job), run_id) or {}).get("stages", ())
-            if len(stages) > 1 and all(pid in (item.get("pid"), item.get("parent_pid")) for item in stages):
+            mine = [pid in (item.get("pid"), item.get("parent_pid")) and item.get("host") == host for item in stages]
+            if len(mine) > 1 and all(mine):
                 runs.close(job, run_id)
         except Exception:
             runtime.internal_error("exit")

@@ -81,6 +81,13 @@ class Resume(Open):
     source: dict[str, Any] | None = Field(None, description="The attempt whose outputs these are.")
 
 
+class HostClock(Open):
+    """How the clock of the stage's host stood to that of the file system when the stage began."""
+
+    host: str = ""
+    ahead_seconds: float = Field(0.0, description="Negative: behind.")
+
+
 class Progress(Open):
     done: float | None = None
     total: float | None = None
@@ -108,6 +115,7 @@ class Record(Open):
     cause: str | None = Field(None, description="Why it died, where that is known.")
     progress: Progress | None = None
     resume: Resume | None = None
+    host_clock: HostClock | None = Field(None, description="Where it was off by a second or more.")
     attempt: int = Field(1, description="The stage's how-manieth attempt in this job.")
     trace: Trace = Field(default_factory=lambda: Trace())
     lost: dict[str, int] = Field(default_factory=dict, description="What could not be recorded, counted by sink.")

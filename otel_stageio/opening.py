@@ -24,9 +24,9 @@ from .otlp import carrier
 from .otlp.joined_span import JoinedSpan
 from .otlp.provider import tracer
 from .otlp.root_span import context as span_context
-from .recovery import close_dead
+from .recovery import close_dead, may_live
 from .runtime import runtime
-from .sinks.files import AppendFile, is_locked
+from .sinks.files import AppendFile
 from .sinks.spool import share_life
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
     joined = handed_over()
     handed = handed or (joined.run_id if joined is not None else os.environ.get(sc.ENV_RUN_ID)) or None
     outside = active if active.is_valid else from_environment
+    before = runtime.clock.wall_ns() if runtime.clock.of_host else 0
     entry = runs.enter(job, stage, handed, outside, durable=durable)
     run = entry.run
     # Read after the run has begun: a stage lies within its run.
@@ -107,6 +108,7 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
         **identity,
         sc.PROCESS_PID: os.getpid(),
         **life.birth(locked=share_life(entry.journal)),
+        **(life.clock_ahead(entry.journal.fd, before, start) if before else {}),
         sc.LOCAL_TRACE: ids,
     }
     return Opening(
@@ -136,10 +138,10 @@ def join(recorder: Recorder, *, durable: bool) -> Opening | None:
         return None
     content = runs.find(runs.load(job), os.environ.get(sc.ENV_RUN_ID, ""))
     path = job.journal(stage, int(number))
-    if content is None or not is_locked(path):
+    if content is None or not may_live(job, stage, int(number)):
         return None
     _joined = True
-    journal = AppendFile(path, durable=durable)
+    journal = AppendFile(path, durable=durable, lockable=True)
     share_life(journal)
     ids = recorder.replay(path)["trace"]
     own = span_context(int(ids.get("trace_id", "0"), 16), int(ids.get("span_id", "0"), 16))

@@ -90,7 +90,9 @@ def never_begun(
         return None
     content = noted[0]
     run = runs.Run(content)
-    owner = content.get("owner", {})
+    entries = [item for item in content.get("stages", ()) if _is(item, stage, attempt)]
+    # Where it ran; an entry of a former version does not say, and then it ran where the run began.
+    where = entries[0] if entries and "host" in entries[0] else content.get("owner", {})
     ids = {
         "run_id": run.run_id,
         "trace_id": f"{run.trace_id:032x}",
@@ -99,8 +101,8 @@ def never_begun(
     }
     attributes = {
         **identity_of(run, stage, attempt),
-        sc.LOCAL_HOST: owner.get("host", ""),
-        sc.LOCAL_BOOT_ID: owner.get("boot_id", ""),
+        sc.LOCAL_HOST: where.get("host", ""),
+        sc.LOCAL_BOOT_ID: where.get("boot_id", ""),
         sc.LOCAL_TRACE: ids,
     }
     started = Event(sc.EVENT_STARTED, taken_ns, attributes, f"stage {stage} started")

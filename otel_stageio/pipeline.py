@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 
-from . import ambient, delivery, lifecycle
+from . import ambient, delivery, lifecycle, pulse
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
@@ -28,7 +28,7 @@ from .recovery import close_dead
 from .runtime import never_raises, runtime
 from .sinks import pipeline_log
 from .sinks.console import Console
-from .sinks.files import AppendFile, is_locked
+from .sinks.files import AppendFile
 from .stage_io import StageIO
 from .units import duration
 
@@ -101,11 +101,11 @@ class Pipeline:
         self._pid = os.getpid()
         close_dead(self._job)
         handed = runs.find(runs.load(self._job), os.environ.get(sc.ENV_RUN_ID, ""))
-        busy = is_locked(self._job.owner_lock)
         #: Started by another Pipeline for this very job, or for a run that a scheduler's script has begun: part of
         #: that run, not a run of its own.
         handed = runs.open_detached(self._job) or handed
-        self._nested = handed is not None and (busy or bool(handed.get("detached")))
+        busy = runs.has_owner(self._job, handed or runs.load(self._job))
+        self._nested = handed is not None and busy
         self._lock = None if self._nested else runs.OwnerLock(self._job)
         outside = trace.get_current_span().get_span_context()
         parent = outside if outside.is_valid else carrier.extract()
@@ -141,6 +141,7 @@ class Pipeline:
     @never_raises()
     def _deliver(self) -> None:
         lifecycle.install_hooks()
+        pulse.start()
         delivery.attend(self._job, owner=not self._nested)
 
     @never_raises()
@@ -167,6 +168,13 @@ class Pipeline:
         seconds = (runtime.clock.wall_ns() - run.started_ns) / 1e9
         self._say_ended(f"{self.name}: {status} after {duration(seconds)}", status)
         runs.close(self._job, run.run_id, status, error, lost_lines=self._log.failed)
+
+    def beat(self) -> None:
+        """From :mod:`otel_stageio.pulse`: an owner whose stages are elsewhere is to be heard of as well."""
+        if os.getpid() == self._pid and self._lock is not None:
+            self._lock.beat()
+        if self._outer is not None:
+            self._outer.beat()
 
     @property
     def _opened(self) -> runs.Run:

@@ -27,7 +27,7 @@ from .layout import Job
 from .manifest import ManifestError, manifest_of
 from .recovery import close_dead, recover
 from .runtime import runtime
-from .sinks.files import open_to_read
+from .sinks.files import open_to_lock
 
 _JOURNAL = re.compile(r"(?P<stage>.+)\.(?P<attempt>\d+)\.(?:logs|spans|metrics)\.jsonl")
 #: In place of a stage's name: the root span of a run; its attempt is the run's number.
@@ -287,7 +287,7 @@ def _delete_piece(piece: Piece) -> None:
     fd = -1
     try:
         if piece.paths[0].name.endswith(".logs.jsonl"):
-            fd = open_to_read(piece.paths[0])
+            fd = open_to_lock(piece.paths[0])
             if life.seize(fd) is False:  # somebody closes it, or it lives in spite of its end
                 raise BlockingIOError(0, "a process holds its lock")
         for path in piece.paths:

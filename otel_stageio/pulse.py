@@ -1,8 +1,8 @@
 """Once a second, for every stage that is open in this process: log lines go to the spool, a heartbeat when due, a look
-at what the stage uses.
+at what the stage uses. And twice a minute a sign of life of every pipeline.
 
-One daemon thread a process, from the first stage to the last. It stands still across a fork: a child must not inherit a
-lock in mid-step, and since 3.12 Python warns of a fork beside other threads.
+One daemon thread a process, from the first stage or pipeline to the last. It stands still across a fork: a child must
+not inherit a lock in mid-step, and since 3.12 Python warns of a fork beside other threads.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from .ambient import open_recorders
+from .ambient import open_pipelines, open_recorders
 from .runtime import runtime
 
 INTERVAL = 1.0
-#: With no stage open for so many beats the thread ends; stages often follow each other closely.
+#: With no stage and no pipeline open for so many beats the thread ends; stages often follow each other closely.
 IDLE_BEATS = 5
+#: Of so many beats a pipeline takes one.
+OWNER_BEATS = 30
 
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
@@ -57,7 +59,7 @@ def stop() -> None:
 
 
 def _resume() -> None:
-    if open_recorders:
+    if open_recorders or open_pipelines:
         start()
 
 
@@ -68,11 +70,15 @@ def _forget() -> None:
 
 
 def _run(stopped: threading.Event) -> None:
-    idle = 0
+    idle = beats = 0
     while not stopped.wait(INTERVAL):
-        idle = 0 if open_recorders else idle + 1
+        idle = 0 if open_recorders or open_pipelines else idle + 1
         if idle > IDLE_BEATS and _retired():
             return
+        beats += 1
+        if beats % OWNER_BEATS == 0:
+            for pipeline in list(open_pipelines.values()):
+                _do(pipeline.beat)
         for recorder in list(open_recorders):
             _do(recorder.beat)
         _at_driver.set()
@@ -94,7 +100,7 @@ def _do(what: Callable[[], None]) -> None:
 def _retired() -> bool:
     global _thread
     with _lock:
-        if open_recorders:
+        if open_recorders or open_pipelines:
             return False
         _thread = None
         return True

@@ -487,7 +487,7 @@ class Recorder(Voice):
             return
         now, message = runtime.clock.wall_ns(), "its process died in the middle of it"
         for left in left_open(self.job, self.stage, self.attempt):
-            dead = left.path != self._open_spans.path and not left.alive
+            dead = left.path != self._open_spans.path and left.gone
             if dead and end_spans(self.job, left, now, message):
                 left.remove()
 

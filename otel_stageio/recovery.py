@@ -24,7 +24,7 @@ from .otlp import decode, encode
 from .past import Past, envelope_of, never_begun, read_past
 from .resources import out_of_memory
 from .runtime import never_raises
-from .sinks.files import AppendFile, is_locked, locked, open_to_read
+from .sinks.files import AppendFile, locked, open_to_lock
 from .sinks.manifest_file import ManifestFile
 from .sinks.open_spans import Left, OpenSpans, cut_off, left_open
 
@@ -82,20 +82,30 @@ def close_dead(job: Job) -> list[str]:
 
 def may_live(job: Job, stage: str, attempt: int, lost_after: float = life.LOST_AFTER) -> bool:
     """Whether an attempt without an end may still be running, here or on another host. Writes nothing."""
+    return how_it_stands(job, stage, attempt, lost_after) == "running"
+
+
+def how_it_stands(job: Job, stage: str, attempt: int, lost_after: float = life.LOST_AFTER) -> str:
+    """Of an attempt: ``running``, ``ended``, or how it has died, which nobody has written down. Writes nothing."""
     if life.lives_elsewhere(job, stage, attempt, lost_after):
-        return True
+        return "running"
     try:
-        fd = open_to_read(job.journal(stage, attempt))
+        fd = open_to_lock(job.journal(stage, attempt))
     except OSError:
-        return False
+        return "crashed"
     try:
         seized = life.seize(fd)
+        if seized is False:
+            return "running"
+        past = read_past(job, stage, attempt) or _begun_for_it(job, stage, attempt, fd)
     finally:
         os.close(fd)
-    if seized is False:
-        return True
-    past = read_past(job, stage, attempt)
-    return past is not None and past.ended is None and _death(job, past, seized, lost_after) is None
+    if past is None:
+        return "crashed"
+    if past.ended is not None:
+        return "ended"
+    death = _death(job, past, seized, lost_after)
+    return "running" if death is None else death.status
 
 
 def end_spans(job: Job, left: Left, end_ns: int, message: str) -> bool:
@@ -164,7 +174,7 @@ def _close_runs(job: Job, lost_after: float, *, idle: bool) -> None:
         nobodys = (run.get("implicit") and not idle) or (run.get("detached") and number == 0)
         if run.get("status") == "running" and not nobodys and not _owner_lives(job, run, lost_after):
             with suppress(OSError):  # what cannot be read now is closed by the next who can
-                runs.close(job, run["run_id"])
+                runs.close(job, run["run_id"], lost_after=lost_after)
 
 
 def _recent_runs(job: Job) -> list[dict[str, Any]]:
@@ -177,12 +187,7 @@ def _owner_lives(job: Job, run: dict[str, Any], lost_after: float) -> bool:
     """Whether the process that owns a run may be alive. Nobody owns an implicit run, or a detached one."""
     if run.get("implicit") or run.get("detached"):
         return False
-    if is_locked(job.owner_lock):  # one lock for all: while any owner lives, none is judged
-        return True
-    owner = run.get("owner", {})
-    born = {sc.LOCAL_HOST: owner.get("host"), sc.LOCAL_BOOT_ID: owner.get("boot_id")}
-    files = [job.root / run.get("pipeline_log", ""), job.spool]
-    return life.death(job, files, born, run.get("started_ns", 0), True, lost_after) is None
+    return life.owner_death(job, run, lost_after) is None
 
 
 # -- one stage -------------------------------------------------------------------------------------------------------
@@ -213,8 +218,10 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | No
             # Made, and not locked yet: that happens under this lock.
             with locked(job.run_lock):
                 pass
-    except OSError:
+    except FileNotFoundError:
         _forget(job, stage, attempt)
+        return False
+    except OSError:
         return False
     if told is None and life.lives_elsewhere(job, stage, attempt, lost_after):
         return False
@@ -225,29 +232,35 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | No
         seized = life.seize(journal.fd)
         if seized is False or journal.fd < 0:
             return False  # alive, or somebody else is closing it; or not ours to write
-        past = read_past(job, stage, attempt) or _begun_for_it(job, stage, attempt, journal)
+        said = read_past(job, stage, attempt)
+        past = said or _begun_for_it(job, stage, attempt, journal.fd)
         if past is None:
-            _never_was(job, stage, attempt, journal)
+            if seized or life.is_silent(job, [path], lost_after):
+                _never_was(job, stage, attempt, journal)
             return False
-        missing = past.ended is None
+        death = _death(job, past, seized, lost_after)
+        if told is not None:
+            death = _as_told(job, told, death)
         recorded = ManifestFile(job, stage).ended(attempt)
+        over = past.ended is not None or recorded is not None
+        # One that has ended elsewhere may still be writing the rest of it.
+        if death is None and not (over and life.is_here(past.started.attributes)):
+            return False
+        if said is None:
+            _append(job, past, journal, [past.started])
+        missing = past.ended is None
         if past.ended is None and recorded is not None:
             # It did end and say so, and only the journal had no room for that.
             missing = False
             past.ended = _end_again(past, recorded)
             _append(job, past, journal, [past.ended])
-        elif past.ended is None:
-            died = _death(job, past, seized, lost_after)
-            if told is not None:
-                died = _as_told(job, told, died)
-            if died is None:
-                return False
+        elif past.ended is None and death is not None:
             # Where nothing is left open, as of one that died before its first word, we leave something while we are at
             # it: should we be killed as well, the next recovery knows that there is more to do than the end.
             if not any(left_open(job, stage, attempt)):
                 marker = OpenSpans(job, stage, attempt)
                 marker.open()
-            past.ended = _write_end(job, past, journal, died)
+            past.ended = _write_end(job, past, journal, death)
         complete = _complete(job, past)
         return missing
     except OSError:  # a journal that cannot be read now must not be taken for one without an end
@@ -265,13 +278,10 @@ def _forget(job: Job, stage: str, attempt: int) -> None:
             left.remove()
 
 
-def _begun_for_it(job: Job, stage: str, attempt: int, journal: AppendFile) -> Past | None:
+def _begun_for_it(job: Job, stage: str, attempt: int, journal: int) -> Past | None:
     had_begun = any(left_open(job, stage, attempt))
-    taken_ns = os.fstat(journal.fd).st_mtime_ns  # and nothing has been written since
-    past = never_begun(stage, attempt, runs.all_runs(job), taken_ns, had_begun=had_begun)
-    if past is not None:
-        _append(job, past, journal, [past.started])
-    return past
+    taken_ns = os.fstat(journal).st_mtime_ns  # and nothing has been written since
+    return never_begun(stage, attempt, runs.all_runs(job), taken_ns, had_begun=had_begun)
 
 
 def _never_was(job: Job, stage: str, attempt: int, journal: AppendFile) -> None:

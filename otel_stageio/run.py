@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import life
 from . import semconv as sc
 from .capture.text import clean
 from .events import iso
@@ -299,7 +300,7 @@ def enter(job: Job, stage: str, handed: str | None, outside: SpanContext | None,
         attempt = max([counters.get(stage, 0), *known]) + 1
         while True:
             try:
-                journal = AppendFile(job.journal(stage, attempt), exclusive=True, durable=durable)
+                journal = AppendFile(job.journal(stage, attempt), exclusive=True, durable=durable, lockable=True)
                 break
             except FileExistsError:
                 attempt += 1
@@ -323,15 +324,20 @@ def _choose(job: Job, content: dict[str, Any], stage: str, handed: str | None) -
     if content.get("implicit"):
         seen = {item.get("stage") for item in content.get("stages", ())}
         return None if stage in seen else dict(content)
-    if content.get("detached"):
-        return dict(content)
     # An owned run is open to all while its owner lives, even to a stage whose environment was scrubbed.
-    return dict(content) if is_locked(job.owner_lock) else None
+    return dict(content) if life.owner_death(job, content) is None else None
 
 
 def _note(job: Job, content: dict[str, Any], run_id: str, stage: str, attempt: int) -> None:
     """Write down that a stage is of a run."""
-    entry = {"stage": stage, "attempt": attempt, "pid": os.getpid(), "parent_pid": os.getppid()}
+    entry = {
+        "stage": stage,
+        "attempt": attempt,
+        "pid": os.getpid(),
+        "parent_pid": os.getppid(),
+        "host": host_name(),
+        "boot_id": boot_id(),
+    }
     for run in (content, *content.get("earlier", ())):
         if run.get("run_id") == run_id:
             run.setdefault("stages", []).append(entry)
@@ -396,11 +402,14 @@ def result_of(records: list[dict[str, Any]]) -> str:
     return "success" if all(status in sc.GOOD_STATUSES for status in latest.values()) else "failed"
 
 
-def _without_its_word(run: dict[str, Any], result: str) -> str:
+def _without_its_word(job: Job, run: dict[str, Any], result: str, lost_after: float) -> str:
     """A run that somebody owned is no success without that one's word: it was killed, perhaps before its next stage."""
     if run.get("implicit") or result not in sc.GOOD_STATUSES:
         return result
-    return "incomplete" if run.get("detached") else "crashed"
+    if run.get("detached"):
+        return "incomplete"
+    death = life.owner_death(job, run, lost_after)
+    return death.status if death is not None else "crashed"
 
 
 def close(
@@ -410,6 +419,7 @@ def close(
     error: BaseException | None = None,
     *,
     lost_lines: int = 0,
+    lost_after: float = life.LOST_AFTER,
 ) -> bool:
     """Write a run's root span, once. False if that had been done, or if a stage of the run may still be alive.
 
@@ -417,6 +427,7 @@ def close(
         status: the owner's word for how the run went. By default what its stages say, and then each must have ended
             or have been judged dead: a free lock alone says nothing about a stage on another host.
         lost_lines: of the owner's own, that the pipeline log did not take.
+        lost_after: seconds of silence that make an owner lost.
     """
     from .otlp.root_span import write_root
 
@@ -440,7 +451,7 @@ def close(
             now = runtime.clock.wall_ns()
             # Closed by its owner: over now. Found idle: over when its last stage was.
             end = now if status is not None else max([*ends, run["started_ns"]])
-            word = status or run.get("said") or _without_its_word(run, result_of(records))
+            word = status or run.get("said") or _without_its_word(job, run, result_of(records), lost_after)
             lent = None
             if status is None:  # closed by somebody else, whose service, host and process are not the run's
                 journals = [job.journal(item["stage"], item["attempt"]) for item in run.get("stages", ())]
@@ -463,12 +474,24 @@ def _close_superseded(job: Job) -> None:
             close(job, run["run_id"])
 
 
+def has_owner(job: Job, run: dict[str, Any]) -> bool:
+    """Whether somebody owns this run and may be alive, here or on another host."""
+    owned = run.get("status") == "running" and not run.get("implicit")
+    return is_locked(job.owner_lock) or (owned and life.owner_death(job, run) is None)
+
+
 class OwnerLock:
     """Held by the process that owns a run, for its life."""
 
     def __init__(self, job: Job) -> None:
-        self._file = AppendFile(job.owner_lock)
+        self._file = AppendFile(job.owner_lock, lockable=True)
         share_life(self._file)
+        self.beat()
+
+    def beat(self) -> None:
+        """Be heard of on other hosts: see :func:`life.owner_death`."""
+        with suppress(OSError, ValueError):  # ValueError: the file could not be opened
+            os.utime(self._file.fd)
 
     def release(self) -> None:
         self._file.close()

@@ -25,6 +25,8 @@ class StageEntry(Open):
     attempt: int
     pid: int = Field(0, description="The process that opened it.")
     parent_pid: int = Field(0, description="The process that started that one.")
+    host: str = ""
+    boot_id: str = ""
 
 
 class Reference(Open):

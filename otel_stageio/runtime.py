@@ -21,7 +21,13 @@ R = TypeVar("R")
 
 
 class Clock:
-    """Wall time says *when*, monotonic time says *how long*: a clock step must not make a stage last -5 hours."""
+    """Wall time says *when*, monotonic time says *how long*: a clock step must not make a stage last -5 hours.
+
+    Attributes:
+        of_host: whether it is this host's, and worth comparing with that of the file system.
+    """
+
+    of_host = True
 
     def wall_ns(self) -> int:
         return time.time_ns()

@@ -35,6 +35,8 @@ class FixedClock(Clock):
         tick_ns: how far each reading moves it on.
     """
 
+    of_host = False
+
     def __init__(self, start_ns: int = 1_764_238_272_000_000_000, tick_ns: int = 0) -> None:
         self.wall = start_ns
         self.monotonic = 1_000_000_000

@@ -51,6 +51,8 @@ def header(job: JobView, terminal: Terminal) -> None:
     if job.delivery is not None:
         sent = _sent(job.delivery, running=job.state == "running")
         rows += [["sent" if not number else "", line] for number, line in enumerate(sent)]
+    if job.clocks:
+        rows.append(["clocks", Text(job.clocks, "yellow")])
     terminal.columns([[Text(str(row[0]), "dim"), row[1]] for row in rows])
 
 

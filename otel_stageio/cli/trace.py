@@ -40,6 +40,7 @@ def document_of(view: JobView, trace: Trace) -> dict[str, Any]:
         "job": view.path,
         "run": trace.run,
         "trace_id": trace.trace_id,
+        "clocks": trace.clocks,
         "root": trace.root.document(),
         "gaps": [
             {"start_ns": gap.start_ns, "end_ns": gap.end_ns, "seconds": gap.seconds} for gap in trace.gaps
@@ -53,6 +54,8 @@ def show_trace(trace: Trace, terminal: Terminal, *, full: bool) -> None:
     about = [f"run {trace.run}" if trace.run is not None else "", f"trace {trace.trace_id}" if trace.trace_id else ""]
     about.append(f"from {clock(iso(root.start_ns))}")
     terminal.line("  ", (one_line(", ".join(filter(None, about))), "dim"))
+    if trace.clocks:
+        terminal.line("  ", (trace.clocks, "yellow"))
     _Waterfall(trace, terminal, full=full).draw()
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from ..fold import Fold
 from ..layout import Job, safe_name
 from ..otlp import decode
-from ..recovery import may_live
+from ..recovery import how_it_stands
 from ..sinks.files import is_locked
 from ..sinks.manifest_file import too_deep
 
@@ -178,13 +178,17 @@ def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> Path | 
         return None
 
 
-def lives(job: Job, stage: str, attempt: int) -> bool:
-    """Whether an attempt that has no end may still be running, on this host or another."""
+def state_without_end(job: Job, stage: str, attempt: int) -> str:
+    """How an attempt stands by now of which no end was found: ``running``, on this host or another, ``ended`` since, or
+    how it has died.
+    """
     path = journal(job, stage, attempt)
     try:
-        return path is not None and stat.S_ISREG(path.stat().st_mode) and may_live(job, stage, attempt)
+        if path is not None and stat.S_ISREG(path.stat().st_mode):
+            return how_it_stands(job, stage, attempt)
     except OSError:
-        return False
+        pass
+    return "crashed"
 
 
 def held(path: Path) -> bool:

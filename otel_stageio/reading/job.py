@@ -13,7 +13,8 @@ from pathlib import Path
 from ..layout import STAGE_DIRECTORY, Job
 from ..recovery import close_dead
 from ..runtime import runtime
-from .disk import Unreadable, entries, held
+from .clocks import clocks_of
+from .disk import Unreadable, entries
 from .original import Root, root_manifest
 from .runs import read_runs, run_view
 from .sent import read_delivery
@@ -133,12 +134,12 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
     view.delivery = read_delivery(job)
     view.state = worst([stage.state for stage in stages])
     if record is not None:
-        owned = record.detached or held(job.owner_lock)
-        view.run = run_view(record, stages, owned, runtime.clock.wall_ns())
-        view.earlier = [run_view(run, stages, False, runtime.clock.wall_ns()) for run in record.earlier]
+        view.run = run_view(job, record, stages, runtime.clock.wall_ns())
+        view.earlier = [run_view(job, run, stages, runtime.clock.wall_ns()) for run in record.earlier]
         view.state = view.run.state
         begun = {item.stage for item in record.stages}
         view.pending = [str(name) for name in record.planned if name not in begun]
+        view.clocks = clocks_of(view)
     elif root is not None:
         _as_original(view, root)
     if not job.machinery.is_dir():

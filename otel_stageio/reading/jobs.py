@@ -14,19 +14,18 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from .. import run as runs
 from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
 from ..life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
-from ..sinks.files import is_locked, open_to_read
+from ..sinks.files import open_to_lock
 from ..sinks.manifest_file import ManifestFile
-from .disk import lives
+from .disk import folded, state_without_end
 from .hosts import FileClock, Stand, too_long
 from .job import CannotAnswer, is_dead, is_job, read_job
-from .runs import state_of_open
+from .runs import owner_of, state_of_open
 from .text import moment, seconds_between
 from .view import UNKNOWN, JobView, StageView
 
@@ -135,10 +134,8 @@ def _summary(path: str, clock: FileClock) -> JobSummary | None:
     plain = closed and state in sc.GOOD_STATUSES
     stands = [] if plain else _stands(path, run, clock)
     if not closed:
-        # A detached run has no process that owns it, and is over when somebody says so.
-        owned = run.get("detached") is True or is_locked(Path(path, ".stageio", "owner.lock"))
         states = [stand.state for stand in stands]
-        state = state_of_open(states, implicit=run["implicit"], owned=owned)
+        state = "running" if "running" in states else state_of_open(states, owner_of(Job(path), run))
         dead = state != "running" and (not run["implicit"] or any(stand.died for stand in stands))
     began = run["started_ns"] / 1e9
     started, ended = run.get("started_at"), run.get("ended_at")
@@ -223,10 +220,11 @@ def _stand(path: str, stage: str, attempt: int, clock: FileClock) -> Stand | Non
 
 
 def _without_an_end(job: Job, stage: str, attempt: int, clock: FileClock) -> Stand:
-    """As :func:`otel_stageio.reading.disk.lives` has it, which reads the whole of a journal whose lock is free."""
+    """As :func:`otel_stageio.reading.disk.state_without_end`, which reads the whole of a journal whose lock is free."""
+    path = job.journal(stage, attempt)
     seized, birth = None, Birth()
     with suppress(OSError):
-        fd = open_to_read(job.journal(stage, attempt))
+        fd = open_to_lock(path)
         try:
             seized = seize(fd)
             birth = birth_in(os.pread(fd, HEAD, 0))
@@ -234,16 +232,18 @@ def _without_an_end(job: Job, stage: str, attempt: int, clock: FileClock) -> Sta
             os.close(fd)
     silence = clock.silence(job, stage, attempt) if birth.elsewhere else 0.0
     if seized is False:
-        alive = True
+        state = "running"
     elif birth.elsewhere and not birth.here:
-        alive = silence < LOST_AFTER
+        state = "running" if silence < LOST_AFTER else "lost"
     elif seized and birth.here:
-        alive = False  # the same kernel would still hold its lock
+        state = "crashed"  # the same kernel would still hold its lock
     else:
-        alive = lives(job, stage, attempt)
-    if alive:
-        return Stand(stage, "running", birth.host, too_long(silence))
-    return Stand(stage, birth.word, birth.host, died=True)
+        state = state_without_end(job, stage, attempt)
+    if state == "running":
+        return Stand(stage, state, birth.host, too_long(silence))
+    if state == "ended":  # since its last word was looked for
+        return Stand(stage, str(folded(path).record["status"]), birth.host)
+    return Stand(stage, state, birth.host, died=True)
 
 
 @functools.lru_cache(1_000)

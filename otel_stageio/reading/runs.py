@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..events import iso
 from ..layout import Job
+from ..life import owner_death
 from ..run_record import RunBase, RunRecord, former_runs
 from ..semconv import GOOD_STATUSES
 from .disk import Unreadable, json_object, tolerant
@@ -47,34 +51,44 @@ def run_number(record: RunRecord | None, stage: str, attempt: int, run_id: str |
     return None
 
 
-def state_of_open(states: list[str], *, implicit: bool, owned: bool, detached: bool = False) -> str:
+def owner_of(job: Job, run: Mapping[str, Any], *, newest: bool = True) -> str | None:
+    """How the owner of an open run stands by now: ``running``, or how it has died; None for a run that nobody owns.
+
+    Args:
+        newest: whether the job has no later run. One that a scheduler's script has begun waits for it until then.
+    """
+    if run.get("implicit"):
+        return None
+    if run.get("detached"):
+        return "running" if newest else "incomplete"
+    death = owner_death(job, run)
+    return "running" if death is None else death.status
+
+
+def state_of_open(states: list[str], owner: str | None) -> str:
     """How a run stands that nobody has closed.
 
     Args:
         states: of its stages, by now.
-        owned: whether its owner is alive, or it is still for a scheduler's script to end.
-        detached: whether it was for such a script to end.
+        owner: from :func:`owner_of`.
     """
-    if "running" in states or (owned and not implicit):
+    if "running" in states or owner == "running":
         return "running"
     state = worst(states)
-    if not implicit and state in (UNKNOWN, *GOOD_STATUSES):
-        # Its owner is gone and has left no word: no success was reached.
-        return "incomplete" if detached else "crashed"
+    if owner is not None and state in (UNKNOWN, *GOOD_STATUSES):
+        return owner  # it is gone and has left no word: no success was reached
     return state
 
 
-def run_view(run: RunBase, stages: list[StageView], owned: bool, now_ns: int) -> RunView:
-    """
-    Args:
-        owned: as for :func:`state_of_open`.
-    """
+def run_view(job: Job, run: RunBase, stages: list[StageView], now_ns: int) -> RunView:
+    """One run, as it stands by now."""
     mine = [stage for stage in stages if stage.run == run.attempt]
     closed = run.status != "running"
     state = run.status
     if not closed:
-        states = [stage.state for stage in mine]
-        state = state_of_open(states, implicit=run.implicit, owned=owned, detached=run.detached)
+        asked = run.model_dump(include={"owner", "pipeline_log", "started_ns", "implicit", "detached"})
+        owner = owner_of(job, asked, newest=isinstance(run, RunRecord))
+        state = state_of_open([stage.state for stage in mine], owner)
     ended = run.ended_at
     if ended is None and state != "running":
         ended = max((stage.ended_at for stage in mine if stage.ended_at), default=None)

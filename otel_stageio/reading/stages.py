@@ -11,7 +11,7 @@ from ..life import Birth, birth_of
 from ..manifest import Manifest
 from ..run_record import RunRecord
 from ..runtime import runtime
-from .disk import Unreadable, entries, folded, journal, json_object, last_line, lives, tolerant
+from .disk import Unreadable, entries, folded, journal, json_object, last_line, state_without_end, tolerant
 from .hosts import FileClock, too_long
 from .now import used_now
 from .original import Root, normalised
@@ -157,7 +157,8 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     state = record.status
     journaled = view.attempt in spooled
     born = birth_of(job.journal(name, view.attempt)) if journaled else Birth()
-    if state == "running" and journaled and not lives(job, name, view.attempt):
+    stands = state_without_end(job, name, view.attempt) if state == "running" and journaled else "running"
+    if stands != "running":
         # It may have ended since its manifest was read.
         fresh = _folded(job, name, view.attempt)
         if fresh is not None:
@@ -165,7 +166,7 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
             view.record = record = fresh
             state = record.status
         if state == "running":
-            state, view.died = born.word, True
+            state, view.died = "lost" if stands == "lost" else "crashed", True
             view.message = "its process is gone, and it left no end" if state == "crashed" else _NOT_HEARD_OF
     elif state == "running" and not journaled:
         state = "lost"
@@ -176,8 +177,11 @@ def _derive(job: Job, view: StageView, runs: RunRecord | None, spooled: list[int
     view.started_at = record.timestamp or None
     view.ended_at = record.completed_at
     view.seconds = record.duration_seconds
+    if record.host_clock is not None:
+        view.host, view.clock_ahead = born.host or record.host_clock.host, record.host_clock.ahead_seconds
     if state == "running":
-        view.seconds = seconds_between(view.started_at, iso(runtime.clock.wall_ns()))
+        passed = seconds_between(view.started_at, iso(runtime.clock.wall_ns()))
+        view.seconds = None if passed is None else max(passed + (view.clock_ahead or 0.0), 0.0)
         view.now = used_now(job, name, view.attempt)
         if born.elsewhere:
             view.silent_seconds = too_long(FileClock().silence(job, name, view.attempt))

@@ -87,12 +87,14 @@ class Trace:
     """Attributes:
     run: its number; None for a job without runs.
     root: the run, with its stages as children in the order of their starts.
+    clocks: a sentence, where the clocks of its hosts differ.
     """
 
     run: int | None
     trace_id: str
     root: Bar
     gaps: list[Gap]
+    clocks: str = ""
 
     @property
     def stages(self) -> list[Bar]:
@@ -121,7 +123,8 @@ def read_trace(view: JobView, run: RunView | None = None, *, most: int = 200) ->
     root = Bar("", run.pipeline if run else view.name, "run", run.state if run else view.state, start, end)
     root.children = bars
     _mark_critical(root)
-    return Trace(run.number if run else None, run.trace_id if run else "", root, _gaps(root))
+    clocks = view.clocks if run is view.run else ""
+    return Trace(run.number if run else None, run.trace_id if run else "", root, _gaps(root), clocks)
 
 
 def _attempts(view: JobView, run: RunView | None) -> Iterator[tuple[StageView, Record, str]]:

@@ -31,10 +31,11 @@ class StageView:
         run: number of the run that the attempt belongs to; None where there are no runs.
         seconds: how long it took, or has been running.
         message: why it is so, where it is not simply a success: error, cause or reason for skipping.
+        host: where it is or was, by its own word.
+        clock_ahead: by how many seconds the clock there is ahead of the file system's; noted from a second on.
         last_line: of the log, for a stage that is running or died.
         now: what it uses at the moment, for a stage that is running.
         problems: what is wrong with its files.
-        host: where it is or was, by its own word.
         silent_seconds: since it was heard of, for one that runs on another host, if that is too long.
         died: the record says ``running``, the process is gone, and nobody has closed it.
     """
@@ -49,6 +50,8 @@ class StageView:
     ended_at: str | None = None
     seconds: float | None = None
     message: str = ""
+    host: str = ""
+    clock_ahead: float | None = None
     progress: Progress | None = None
     last_line: str = ""
     now: UsedNow | None = None
@@ -59,7 +62,6 @@ class StageView:
     span_count: int = 0
     steps: list[Step] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
-    host: str = ""
     silent_seconds: float | None = None
     died: bool = False
     record: Manifest = dataclasses.field(default_factory=lambda: Manifest.model_validate({}))
@@ -114,6 +116,7 @@ class JobView:
         pending: stages that were announced and have not begun.
         problems: what is wrong with its files, beyond the stages' own.
         delivery: how far it was sent; None if it never was.
+        clocks: a sentence, where the clocks of its hosts differ.
     """
 
     path: str
@@ -127,6 +130,7 @@ class JobView:
     logs: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
     delivery: DeliveryView | None = None
+    clocks: str = ""
 
     def document(self, *, records: bool) -> dict[str, Any]:
         """For ``--json``."""
@@ -141,6 +145,7 @@ class JobView:
             "pending": self.pending,
             "logs": self.logs,
             "problems": self.problems,
+            "clocks": self.clocks,
             "delivery": strict(self.delivery.document()) if self.delivery else None,
         }
 

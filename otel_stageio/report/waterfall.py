@@ -13,6 +13,8 @@ MOST = 25
 #: Rows up to which everything is unfolded from the start.
 _UNFOLDED = 80
 _TICKS = 6
+#: Of no width a bar would not be drawn.
+_THINNEST = 0.0001
 
 
 @dataclasses.dataclass
@@ -69,8 +71,8 @@ def waterfall_of(trace: Trace) -> Waterfall:
         return min(max(100 * (ns - start) / whole, 0.0), 100.0)  # a span may have been timed by another clock
 
     def place(first_ns: int, last_ns: int) -> tuple[str, str]:
-        x = percent(first_ns)
-        return f"{x:.4f}", f"{max(percent(last_ns) - x, 0.0001):.4f}"  # of no width it would not be drawn
+        x = min(percent(first_ns), 100 - _THINNEST)
+        return f"{x:.4f}", f"{max(percent(last_ns) - x, _THINNEST):.4f}"
 
     def row(bar: Bar, depth: int) -> Row:
         return Row(bar, depth, *place(bar.start_ns, bar.end_ns))

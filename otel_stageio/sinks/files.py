@@ -10,22 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..runtime import runtime
+from .claim import claimed
+from .claim import is_needed as claim_is_needed
 
 #: No group or world write, no following of a planted symlink, and no waiting for who reads a planted pipe: job
 #: directories may lie in shared places.
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_APPEND = os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class AppendFile:
     """Appends whole records; a record is one ``write`` with ``O_APPEND``, which the kernel does not interleave.
+
+    Args:
+        lockable: open it for reading too: over NFS a shared lock is to be had only so.
 
     Attributes:
         failed: records that could not be written (full disk, read-only, vanished directory).
         size: bytes that this object has written.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = False, durable: bool = False) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = False, durable: bool = False, lockable: bool = False) -> None:
         self.path = path
+        self._flags = _APPEND | (os.O_RDWR if lockable else os.O_WRONLY)
         self.failed = 0
         self.size = 0
         self._durable = durable
@@ -45,10 +51,10 @@ class AppendFile:
 
     def _open(self, flags: int = 0) -> None:
         try:
-            self._fd = os.open(self.path, _APPEND | flags, 0o644)
+            self._fd = os.open(self.path, self._flags | flags, 0o644)
         except FileNotFoundError:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, _APPEND | flags, 0o644)
+            self._fd = os.open(self.path, self._flags | flags, 0o644)
         self._torn = _ends_torn(self.path, self._fd)
 
     def write(self, record: bytes) -> bool:
@@ -198,10 +204,11 @@ def _let_go() -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold an exclusive lock on ``path`` (created if need be). Yields whether the lock is real.
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one, for the moment that it takes to read a file and replace it: among the processes of this host by
+    a lock on ``path`` (created if need be), among hosts by a claim beside it where locks may be refused or not shared.
 
-    Where locks are refused (some network file systems) the work goes on without: one writer is the common case.
+    Where neither is to be had the work goes on without: one writer is the common case.
     """
     with contextlib.ExitStack() as stack:
         real = False
@@ -211,7 +218,9 @@ def locked(path: Path) -> Iterator[bool]:
             real = True
         except OSError:
             pass
-        yield real
+        if not real or claim_is_needed(os.path.dirname(path)):
+            stack.enter_context(claimed(f"{path}.claim", alone=real))
+        yield
 
 
 def open_to_read(path: Path) -> int:
@@ -223,18 +232,43 @@ def open_to_read(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether somebody alive holds a lock on ``path``. A missing file is not locked."""
+def open_to_lock(path: Path) -> int:
+    """As :func:`open_to_read`, and for writing too where that is ours: over NFS an exclusive lock is to be had only so.
+
+    Raises:
+        OSError: if there is no such file, or it is not ours to read.
+    """
     try:
-        fd = open_to_read(path)
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return False
+        return open_to_read(path)
+
+
+def seize(fd: int) -> bool | None:
+    """Try to lock a file as nobody can while somebody alive holds a lock on it. None: there are no locks to be had."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
     except BlockingIOError:
+        return False
+    except (OSError, ValueError):  # ValueError: the file could not be opened
+        return None
+
+
+def is_free(path: Path) -> bool | None:
+    """Whether nobody, of those whose locks are seen here, holds a lock on ``path``; None if that cannot be told."""
+    try:
+        fd = open_to_lock(path)
+    except FileNotFoundError:
         return True
     except OSError:
-        return False
+        return None
+    try:
+        return seize(fd)
     finally:
         os.close(fd)
-    return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody alive holds a lock on ``path``, and that is seen here. A missing file is not locked."""
+    return is_free(path) is False

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import semconv as sc
 from ..otlp import encode
-from .files import is_locked
+from .files import is_free, is_locked
 
 if TYPE_CHECKING:
     from ..layout import Job
@@ -138,6 +138,11 @@ class Left(NamedTuple):
     @property
     def alive(self) -> bool:
         return is_locked(self.path)
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process is dead for certain, if it ran on this host; without locks nothing says so."""
+        return is_free(self.path) is True
 
     def spans(self) -> list[dict[str, Any]]:
         """The spans in it, as OTLP/JSON; some may have ended."""
