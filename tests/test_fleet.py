@@ -135,7 +135,7 @@ def test_a_directory_of_jobs_says_what_each_host_does_and_who_has_gone_silent(wo
         assert shown[1].startswith("  ✗ gpu-3  silent for 5 min")
         assert shown[1].endswith(" s, 2 running")
         assert shown[2] == "  ✗ gpu-4  1 lost     ● gpu-1  3 running  ● gpu-2  1 running"
-        rows = {line.split()[1]: line for line in ask("status", root).splitlines() if line[:1] in "✗●"}
+        rows = {line.split()[1]: line for line in ask("status", root, COLUMNS="120").splitlines() if line[:1] in "✗●"}
         assert rows["alive-gpu-1-000"].endswith("  asr on gpu-1")
         assert "  asr on gpu-3, silent for 5 min" in rows["silent-000"]
         assert "  asr on gpu-4: nothing is heard of it any more" in rows["lost-000"]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from ..fold import KIND
 from ..layout import Job, owner_of
 from ..manifest import Manifest
-from ..reading.disk import Unreadable, entries, json_object, lives, sentence
+from ..reading.disk import Unreadable, entries, json_object, sentence, state_without_end
 from ..reading.job import CannotAnswer, check_job, stage_directories
 from ..reading.original import normalised
 from ..reading.text import count, plain
@@ -81,7 +81,9 @@ def _job(job: Job, findings: Findings) -> None:
     for name, match in spool:
         stage, number = match["stage"], int(match["attempt"])
         # Asked before anything is read: what ends meanwhile counts as alive.
-        attempts.setdefault((stage, number), Attempt(stage, number, _shown(name), lives(job, stage, number)))
+        attempts.setdefault(
+            (stage, number), Attempt(stage, number, _shown(name), state_without_end(job, stage, number) == "running")
+        )
     manifests = []
     for directory in stage_directories(job):
         for name in _MANIFESTS:
