@@ -134,7 +134,7 @@ def end_run(
 ) -> str:
     """End the run that :func:`begin_run` began. Returns how it ended, by its stages; again, if it had ended already.
 
-    ``incomplete`` is one in which a stage that was to come did not happen.
+    ``incomplete`` is one in which a stage that was to come did not happen, or none at all.
 
     Args:
         status: ``failed``, ``cancelled`` or ``timeout``, if the scheduler knows it better than the stages.
@@ -172,7 +172,8 @@ def end_run(
 def _result(content: dict[str, Any], records: list[dict[str, Any]]) -> str:
     word = runs.result_of(records)
     happened = {record["stage"] for record in records}
-    if word in sc.GOOD_STATUSES and not happened.issuperset(content.get("planned", ())):
+    planned = content.get("planned", ())
+    if word in sc.GOOD_STATUSES and not (happened and happened.issuperset(planned)):
         return "incomplete"
     return word
 

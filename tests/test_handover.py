@@ -94,6 +94,11 @@ def test_what_was_to_come_and_did_not_happen_is_no_success(job: Path) -> None:
     assert end_run(job) == "incomplete"  # a script that is run twice
 
 
+def test_a_run_in_which_nothing_happened_is_no_success(job: Path) -> None:
+    begin_run("subtitles", job)
+    assert end_run(job) == "incomplete"
+
+
 def test_the_last_attempt_at_each_stage_says_how_it_went(job: Path) -> None:
     begin_run("subtitles", job)
     with pytest.raises(RuntimeError), StageIO("asr", job):
@@ -259,3 +264,25 @@ def test_many_jobs_at_once(tmp_path: Path) -> None:
     for arguments, code in ((["--dead", "asr"], 2), (["--status", "success"], 2)):
         assert run_command(cli("end", tmp_path, *arguments), cwd=tmp_path).returncode == code
     assert run_command(cli("end", tmp_path / "nothing"), cwd=tmp_path).returncode == 1
+
+
+def test_what_can_be_no_job_directory_is_said_before_anything_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "jobs.txt").write_text("a\n\n")
+    for wrong, words in (("", "is blank"), ("jobs.txt", "is a file")):
+        done = run_command(cli("begin", "a", wrong), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert words in done.stderr
+    assert not (tmp_path / "a").exists()
+    begin_run("subtitles", tmp_path / "b")
+    assert "is blank" in run_command(cli("end", ""), cwd=tmp_path).stderr  # and not the runs below this directory
+    assert RunRecord.load(tmp_path / "b").status == "running"
+    done = run_command(cli("begin", "/proc/none"), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/proc/none cannot be written to" in done.stderr
+
+
+def test_beginning_again_says_that_a_run_was_open(tmp_path: Path) -> None:
+    for again in (False, True):
+        done = run_command(cli("begin", "a", "b", "a"), cwd=tmp_path)
+        assert (done.returncode, "2 jobs had a run that nobody has ended" in done.stderr) == (0, again)
+    assert RunRecord.load(tmp_path / "a").attempt == 2
