@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import prefect_environment
 import pytest
-from helpers import ROOT, cli, environment, read_manifest, run_command, write_script
+import yaml
+from conftest import IN_CI, needs
+from helpers import ROOT, cli, environment, read_manifest, write_script
 
 from otel_stageio import RunRecord
 from otel_stageio.layout import Job
@@ -26,8 +30,10 @@ if [[ -e $fate ]]; then
     rm "$fate"
     eval "$how"
 fi
-echo "$(basename "$0") is done"
+declare -A makes=([extract-audio]=audio.wav [transcribe]=words.json [mux-film]=film.mkv)
+echo "$(basename "$0") of $1" >"$1/${makes[$(basename "$0")]}"
 """
+LIMIT = 300  # seconds for a whole example: a safety net, no test waits for it
 
 
 class World:
@@ -62,8 +68,18 @@ class World:
     def fate(self, job: Path, program: str, how: str) -> None:
         write_script(job / f"{program}.fate", how)
 
-    def run(self, *command: str) -> Any:
-        return run_command(list(command), cwd=self.place, env=self.env)
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.place,
+            env={**self.env, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            start_new_session=True,
+            check=False,
+        )
 
 
 def stages_of(job: Path) -> dict[str, str]:
@@ -134,3 +150,168 @@ def test_an_array_of_eight_jobs_on_slurm(slurm: World) -> None:
     # and the end says how each of them went, last
     said = [line.rsplit("  ", 1)[1] for line in end.read_text().splitlines()[-8:]]
     assert said == ["success", "failed", "success", "crashed", "crashed", "timeout", "success", "success"]
+
+
+# -- GNU parallel and xargs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", ["parallel", "xargs"])
+def test_a_list_of_jobs_under(program: str, tmp_path: Path) -> None:
+    needs(program)
+    world = World(tmp_path, "parallel")
+    jobs = world.jobs(4)
+    world.fate(jobs[1], "transcribe", "exit 3")
+    world.fate(jobs[2], "extract-audio", "kill -KILL $$")
+    done = world.run(f"./with-{program}.sh", "jobs.txt")
+    assert done.returncode == 123  # as xargs says that not all of them ended well
+    said = [line.rsplit("  ", 1)[1] for line in done.stdout.splitlines()[-4:]]
+    assert said == ["success", "failed", "crashed", "success"]
+    for job, word in zip(jobs, said, strict=True):
+        is_one_trace(job)
+        assert RunRecord.load(job).status == word
+    assert stages_of(jobs[1]) == {"demux": "success", "asr": "failed"}
+    assert "SIGKILL" in read_manifest(jobs[2] / "01_demux")["errors"][-1]["message"]
+    if program == "parallel":
+        _, *lines = (world.place / "joblog.txt").read_text().splitlines()
+        codes = {line.split("\t")[8].split("/")[-1].strip("'\\").replace("\\ ", " "): line.split("\t")[6] for line in lines}
+        assert codes == {"film 0": "0", "film 1": "3", "film 2": "137", "film 3": "0"}
+
+
+# -- Kubernetes -------------------------------------------------------------------------------------------------------
+
+#: Of whose API the manifests are.
+KUBERNETES = "1.34"
+ORDER = ["begin", "demux", "asr", "mux", "end"]
+
+
+def manifest_of(name: str) -> dict[str, Any]:
+    (document,) = yaml.safe_load_all((EXAMPLES / "kubernetes" / f"{name}.yaml").read_text())
+    return document
+
+
+@pytest.mark.parametrize("name", ["volume", *ORDER])
+def test_the_manifests_are_what_the_api_of_kubernetes_takes(name: str) -> None:
+    validator = needs("kubernetes_validate")
+    manifest = manifest_of(name)
+    assert manifest["metadata"]["name"] in (name, "films")
+    validator.validate(manifest, KUBERNETES, strict=True)
+    manifest["spec"]["backoffLimitPerIndices"] = 1
+    with pytest.raises(validator.ValidationError):
+        validator.validate(manifest, KUBERNETES, strict=True)
+
+
+class Cluster:
+    """A stand-in for the Job controller: runs a pod's container here, again as often as its manifest allows."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.pods = 0
+
+    def apply(self, name: str) -> list[int]:
+        """Run a Job to its end. Returns the exit code of the last pod of each index."""
+        spec = manifest_of(name)["spec"]
+        return [self.index(spec, index) for index in range(spec.get("completions", 1))]
+
+    def index(self, spec: dict[str, Any], index: int) -> int:
+        given_up = [
+            code
+            for rule in spec.get("podFailurePolicy", {}).get("rules", ())
+            for code in rule.get("onExitCodes", {}).get("values", ())
+        ]
+        for _ in range(spec.get("backoffLimitPerIndex", 0) + 1):
+            code = self.pod(spec["template"]["spec"], index)
+            if code == 0 or code in given_up:
+                break
+        return code
+
+    def pod(self, spec: dict[str, Any], index: int) -> int:
+        (container,) = spec["containers"]
+        (mount,) = container["volumeMounts"]
+        words = [word.replace(mount["mountPath"], str(self.world.place)) for word in container["command"]]
+        words += [word.replace(mount["mountPath"], str(self.world.place)) for word in container["args"]]
+        variables = {"JOB_COMPLETION_INDEX": str(index)}
+        self.pods += 1
+        for each in container.get("env", ()):
+            assert each["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName"
+            variables[each["name"]] = f"node-{self.pods}"  # no two pods on one: as hard as it gets
+        return self.world.run(*words, **variables).returncode
+
+
+def test_a_job_for_each_stage_on_kubernetes(tmp_path: Path) -> None:
+    world = World(tmp_path, "kubernetes")
+    jobs = world.jobs(manifest_of("asr")["spec"]["completions"])
+    world.fate(jobs[1], "transcribe", "exit 3")  # fails once, and is retried
+    world.fate(jobs[2], "transcribe", "kill -KILL 0")  # its pod is killed, and replaced
+    world.fate(jobs[3], "extract-audio", "rm -f $fate; printf 'exit 4' >$fate; exit 4")  # fails, and fails again
+    cluster = Cluster(world)
+    assert [cluster.apply(name) for name in ORDER] == [
+        [0],
+        [0, 0, 0, 4, 0, 0, 0, 0],
+        [0, 0, 0, 42, 0, 0, 0, 0],
+        [0, 0, 0, 42, 0, 0, 0, 0],
+        [123],
+    ]
+    for job in jobs:
+        is_one_trace(job)
+        failed = job == jobs[3]
+        assert RunRecord.load(job).status == ("failed" if failed else "success")
+        assert stages_of(job) == ({"demux": "failed"} if failed else GOOD)
+    attempts = [read_manifest(job / "06_asr").get("attempts", []) for job in jobs]
+    assert [[each["status"] for each in former] for former in attempts[:3]] == [[], ["failed"], ["crashed"]]
+    assert attempts[2][0]["cause"] == "kubernetes: its pod is gone"
+
+
+# -- Prefect ----------------------------------------------------------------------------------------------------------
+
+#: Any connection that is not to this machine is noted, and refused.
+HERE_ONLY = """\
+import os, sys
+
+def watch(event, args):
+    if event == "socket.connect" and isinstance(args[1], tuple) and args[1][0] not in ("127.0.0.1", "::1", "localhost"):
+        with open(os.environ["CALLED_OUTSIDE"], "a") as file:
+            print(args[1], file=file)
+        raise ConnectionRefusedError(f"{args[1]} is outside")
+
+sys.addaudithook(watch)
+"""
+
+
+@pytest.fixture(scope="module")
+def prefect_python() -> str:
+    if reason := prefect_environment.missing():
+        if IN_CI:
+            pytest.fail(f"{reason}; CI is to have everything", pytrace=False)
+        pytest.skip(reason)
+    return str(prefect_environment.python())
+
+
+def test_a_flow_of_prefect(prefect_python: str, tmp_path: Path) -> None:
+    world = World(tmp_path, "prefect")
+    jobs = world.jobs(4)
+    world.fate(jobs[1], "transcribe", "exit 3")  # fails once, and is retried
+    world.fate(jobs[2], "mux-film", "exit 3")  # fails for good
+    write_script(tmp_path / "here_only" / "sitecustomize.py", HERE_ONLY)
+    called = tmp_path / "called.txt"
+    done = world.run(
+        prefect_python,
+        "flow.py",
+        *map(str, jobs),
+        PYTHONPATH=f"{tmp_path / 'here_only'}:{ROOT}",
+        PYTHONWARNINGS="default",
+        CALLED_OUTSIDE=str(called),
+        PREFECT_HOME=str(tmp_path / "prefect"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        DO_NOT_TRACK="1",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=str(LIMIT),
+    )
+    assert done.returncode == 1
+    assert "not every job has succeeded" in done.stderr
+    words = ["success", "success", "failed", "success"]
+    assert [line.rsplit(": ", 1)[1] for line in done.stdout.splitlines() if line.startswith(str(world.out))] == words
+    for job, word in zip(jobs, words, strict=True):
+        is_one_trace(job)
+        assert RunRecord.load(job).status == word
+        assert stages_of(job) == {**GOOD, "mux": word}
+    assert [each["status"] for each in read_manifest(jobs[1] / "06_asr")["attempts"]] == ["failed"]
+    assert not called.exists(), called.read_text()
