@@ -83,11 +83,23 @@ def begin_run(
     capture = Capture(job)
     planned = [capture.string(canonical(stage)) for stage in stages]
     close_dead(job)
-    active = trace.get_current_span().get_span_context()
-    parent = active if active.is_valid else carrier.extract()
-    run = runs.begin(job, capture.string(name), parent, planned, capture.attributes(attributes or {}), detached=True)
+    run = runs.begin(job, capture.string(name), _outside(), planned, capture.attributes(attributes or {}), detached=True)
     _say(job, capture, run, f"{run.pipeline}: run {run.attempt} of {job.root.name} begun")
     return environment_of(job, run, span_context(run.trace_id, run.root_span_id))
+
+
+def _outside() -> SpanContext | None:
+    """The span around everything. What :func:`begin_run` gave for another job, left in a shell, is not around this."""
+    active = trace.get_current_span().get_span_context()
+    if active.is_valid:
+        return active
+    parent = carrier.extract()
+    left = os.environ.get(sc.ENV_OUTPUT_DIR)
+    if parent is not None and left and os.environ.get(sc.ENV_RUN_ID):
+        for run in runs.all_runs(Job(left)):
+            if run["root_span_id"] == f"{parent.span_id:016x}" and run.get("detached"):
+                return None
+    return parent
 
 
 def environment_of(job: Job, run: runs.Run, root: SpanContext) -> dict[str, str]:

@@ -245,6 +245,39 @@ def test_a_shell_script_needs_three_commands(job: Path) -> None:
     assert len({span["traceId"] for span in spans(job)}) == 1
 
 
+def test_a_loop_over_jobs_in_one_shell_makes_a_trace_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = set()
+    for name in ("a", "b", "c"):
+        handed = begin_run("subtitles", tmp_path / name)
+        for variable, value in handed.items():  # what `eval "$(otel-stageio begin a)"` leaves in a shell
+            monkeypatch.setenv(variable, value)
+        with StageIO("asr") as io:
+            traces.add(io.trace_id)
+        assert end_run(tmp_path / name) == "success"
+        assert root_of(tmp_path / name).get("parentSpanId") in (None, "")
+    assert len(traces) == 3
+
+
+def test_a_span_around_everything_is_around_the_run(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{7:032x}-{8:016x}-01")
+    begin_run("subtitles", job)
+    assert end_run(job) == "incomplete"
+    assert (root_of(job)["traceId"], root_of(job)["parentSpanId"]) == (f"{7:032x}", f"{8:016x}")
+
+
+def test_a_stage_that_comes_after_the_end_is_of_that_run_only_if_it_was_told_of_it(job: Path) -> None:
+    handed = begin_run("subtitles", job)
+    with StageIO("demux", job):
+        pass
+    assert end_run(job) == "success"
+    with join_run(handed), StageIO("asr") as late:
+        assert late.trace_id == RunRecord.load(job).trace_id
+    with StageIO("mux", job) as stranger:
+        pass
+    record = RunRecord.load(job)
+    assert (record.attempt, record.trace_id) == (2, stranger.trace_id)
+
+
 def test_many_jobs_at_once(tmp_path: Path) -> None:
     jobs = [str(tmp_path / f"job{number}") for number in range(5)]
     done = run_command(cli("begin", *jobs, "--name", "subtitles", "--json"), cwd=tmp_path)

@@ -242,7 +242,7 @@ def test_a_job_for_each_stage_on_kubernetes(tmp_path: Path) -> None:
     jobs = world.jobs(manifest_of("asr")["spec"]["completions"])
     world.fate(jobs[1], "transcribe", "exit 3")  # fails once, and is retried
     world.fate(jobs[2], "transcribe", "kill -KILL 0")  # its pod is killed, and replaced
-    world.fate(jobs[3], "extract-audio", "rm -f $fate; printf 'exit 4' >$fate; exit 4")  # fails, and fails again
+    world.fate(jobs[3], "extract-audio", "echo 'exit 4' >\"$fate\"; exit 4")  # fails, and fails again
     cluster = Cluster(world)
     assert [cluster.apply(name) for name in ORDER] == [
         [0],
