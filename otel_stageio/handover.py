@@ -83,7 +83,8 @@ def begin_run(
     capture = Capture(job)
     planned = [capture.string(canonical(stage)) for stage in stages]
     close_dead(job)
-    run = runs.begin(job, capture.string(name), _outside(), planned, capture.attributes(attributes or {}), detached=True)
+    given = capture.attributes(attributes or {})
+    run = runs.begin(job, capture.string(name), _outside(), planned, given, detached=True)
     _say(job, capture, run, f"{run.pipeline}: run {run.attempt} of {job.root.name} begun")
     return environment_of(job, run, span_context(run.trace_id, run.root_span_id))
 

@@ -169,6 +169,26 @@ def test_a_stage_that_this_machine_knows_to_live_is_not_dead_whatever_is_said(jo
     assert read_manifest(job / "06_asr")["status"] == "incomplete"
 
 
+def test_one_that_was_only_cut_off_has_the_last_word(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start_python(write_script(job.parent / "open.py", OPEN), "asr", job, OTEL_STAGEIO_HOST_ID="gpu-1")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    monkeypatch.setattr("otel_stageio.life.seize", lambda fd: True)  # from another host its lock is not seen
+    assert recover(job, dead={"asr": "slurm: NODE_FAIL"}) == ["asr.1"]
+    assert read_manifest(job / "06_asr")["status"] == "crashed"
+    process.communicate("\n")
+    assert read_manifest(job / "06_asr")["status"] == "incomplete"
+
+
+def test_a_stage_may_be_asked_about_while_the_next_seems_to_run(job: Path) -> None:
+    """On Kubernetes, before a stage is tried again: what the pod before it has left open is another stage."""
+    command = ["run", str(job), "--stage", "demux", "--output", f"{job}/a", "--", "sh", "-c", f"echo > '{job}/a'"]
+    assert run_command(cli(*command), cwd=job.parent.parent).returncode == 0
+    kill_after(start_python(write_script(job.parent / "open.py", OPEN), "asr", job, OTEL_STAGEIO_HOST_ID="gpu-1"), 1)
+    assert run_command(cli("why", job, "demux"), cwd=job.parent).returncode == 0
+    assert "asr is running" in run_command(cli("why", job, "asr"), cwd=job.parent).stderr
+
+
 def test_one_attempt_of_several_can_be_named(job: Path) -> None:
     script = write_script(job.parent / "open.py", OPEN)
     for host in ("gpu-1", "gpu-2"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import yaml
 from conftest import IN_CI, needs
 from helpers import ROOT, cli, environment, read_manifest, write_script
 
-from otel_stageio import RunRecord
+from otel_stageio import RunRecord, semconv
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
 
@@ -91,9 +94,13 @@ def stages_of(job: Path) -> dict[str, str]:
     }
 
 
+def spans_of(job: Path) -> list[dict[str, Any]]:
+    return [span for path in Job(job).spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+
+
 def is_one_trace(job: Path) -> None:
     """Its run, ended, and every attempt at a stage: one trace, one root, and nothing below anything else."""
-    found = [span for path in Job(job).spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+    found = spans_of(job)
     record = RunRecord.load(job)
     (root,) = [span for span in found if span["name"] == f"RUN {record.pipeline}"]
     assert {span["traceId"] for span in found} == {record.trace_id}
@@ -173,7 +180,9 @@ def test_a_list_of_jobs_under(program: str, tmp_path: Path) -> None:
     assert "SIGKILL" in read_manifest(jobs[2] / "01_demux")["errors"][-1]["message"]
     if program == "parallel":
         _, *lines = (world.place / "joblog.txt").read_text().splitlines()
-        codes = {line.split("\t")[8].split("/")[-1].strip("'\\").replace("\\ ", " "): line.split("\t")[6] for line in lines}
+        codes = {
+            line.split("\t")[8].split("/")[-1].strip("'\\").replace("\\ ", " "): line.split("\t")[6] for line in lines
+        }
         assert codes == {"film 0": "0", "film 1": "3", "film 2": "137", "film 3": "0"}
 
 
@@ -203,14 +212,16 @@ def test_the_manifests_are_what_the_api_of_kubernetes_takes(name: str) -> None:
 class Cluster:
     """A stand-in for the Job controller: runs a pod's container here, again as often as its manifest allows."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, size: int) -> None:
+        """``size``: of so many jobs, instead of those that the manifests name."""
         self.world = world
+        self.size = size
         self.pods = 0
 
     def apply(self, name: str) -> list[int]:
         """Run a Job to its end. Returns the exit code of the last pod of each index."""
         spec = manifest_of(name)["spec"]
-        return [self.index(spec, index) for index in range(spec.get("completions", 1))]
+        return [self.index(spec, index) for index in range(self.size if "completions" in spec else 1)]
 
     def index(self, spec: dict[str, Any], index: int) -> int:
         given_up = [
@@ -239,16 +250,16 @@ class Cluster:
 
 def test_a_job_for_each_stage_on_kubernetes(tmp_path: Path) -> None:
     world = World(tmp_path, "kubernetes")
-    jobs = world.jobs(manifest_of("asr")["spec"]["completions"])
+    jobs = world.jobs(4)
     world.fate(jobs[1], "transcribe", "exit 3")  # fails once, and is retried
     world.fate(jobs[2], "transcribe", "kill -KILL 0")  # its pod is killed, and replaced
     world.fate(jobs[3], "extract-audio", "echo 'exit 4' >\"$fate\"; exit 4")  # fails, and fails again
-    cluster = Cluster(world)
+    cluster = Cluster(world, len(jobs))
     assert [cluster.apply(name) for name in ORDER] == [
         [0],
-        [0, 0, 0, 4, 0, 0, 0, 0],
-        [0, 0, 0, 42, 0, 0, 0, 0],
-        [0, 0, 0, 42, 0, 0, 0, 0],
+        [0, 0, 0, 4],
+        [0, 0, 0, 42],
+        [0, 0, 0, 42],
         [123],
     ]
     for job in jobs:
@@ -256,8 +267,8 @@ def test_a_job_for_each_stage_on_kubernetes(tmp_path: Path) -> None:
         failed = job == jobs[3]
         assert RunRecord.load(job).status == ("failed" if failed else "success")
         assert stages_of(job) == ({"demux": "failed"} if failed else GOOD)
-    attempts = [read_manifest(job / "06_asr").get("attempts", []) for job in jobs]
-    assert [[each["status"] for each in former] for former in attempts[:3]] == [[], ["failed"], ["crashed"]]
+    attempts = [read_manifest(job / "06_asr").get("attempts", []) for job in jobs[:3]]
+    assert [[each["status"] for each in former] for former in attempts] == [[], ["failed"], ["crashed"]]
     assert attempts[2][0]["cause"] == "kubernetes: its pod is gone"
 
 
@@ -276,6 +287,38 @@ def watch(event, args):
 sys.addaudithook(watch)
 """
 
+#: The flow in a program that has an SDK of its own; it prints every span's name and parent, by its id.
+TRACED = """\
+import json, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+import flow
+
+flow.subtitles(sys.argv[1:])
+of = lambda context: context and f"{context.span_id:016x}"
+print(json.dumps({of(span.context): [span.name, of(span.parent)] for span in exporter.get_finished_spans()}))
+"""
+
+
+def prefect_settings(tmp_path: Path) -> dict[str, str]:
+    """A home of its own, a server that is there while the flow is, nobody told; and what shows that nobody was."""
+    write_script(tmp_path / "here_only" / "sitecustomize.py", HERE_ONLY)
+    return {
+        "PYTHONPATH": f"{tmp_path / 'here_only'}:{ROOT}",
+        "PYTHONWARNINGS": "default",
+        "CALLED_OUTSIDE": str(tmp_path / "called.txt"),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(LIMIT),
+    }
+
 
 @pytest.fixture(scope="module")
 def prefect_python() -> str:
@@ -291,19 +334,11 @@ def test_a_flow_of_prefect(prefect_python: str, tmp_path: Path) -> None:
     jobs = world.jobs(4)
     world.fate(jobs[1], "transcribe", "exit 3")  # fails once, and is retried
     world.fate(jobs[2], "mux-film", "exit 3")  # fails for good
-    write_script(tmp_path / "here_only" / "sitecustomize.py", HERE_ONLY)
-    called = tmp_path / "called.txt"
     done = world.run(
         prefect_python,
         "flow.py",
         *map(str, jobs),
-        PYTHONPATH=f"{tmp_path / 'here_only'}:{ROOT}",
-        PYTHONWARNINGS="default",
-        CALLED_OUTSIDE=str(called),
-        PREFECT_HOME=str(tmp_path / "prefect"),
-        PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        DO_NOT_TRACK="1",
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=str(LIMIT),
+        **prefect_settings(tmp_path),
     )
     assert done.returncode == 1
     assert "not every job has succeeded" in done.stderr
@@ -314,4 +349,48 @@ def test_a_flow_of_prefect(prefect_python: str, tmp_path: Path) -> None:
         assert RunRecord.load(job).status == word
         assert stages_of(job) == {**GOOD, "mux": word}
     assert [each["status"] for each in read_manifest(jobs[1] / "06_asr")["attempts"]] == ["failed"]
-    assert not called.exists(), called.read_text()
+    assert not (tmp_path / "called.txt").exists()
+
+
+def test_the_spans_of_prefect_are_around_the_runs_and_the_stages(prefect_python: str, tmp_path: Path) -> None:
+    world = World(tmp_path, "prefect")
+    (job,) = world.jobs(1)
+    write_script(world.place / "traced.py", TRACED)
+    done = world.run(prefect_python, "traced.py", str(job), **prefect_settings(tmp_path))
+    assert done.returncode == 0, done.stderr
+    parents = json.loads(done.stdout.splitlines()[-1])
+    (flow,) = [span for span, (_, parent) in parents.items() if parent is None]
+    tasks = {span: name for span, (name, parent) in parents.items() if parent == flow and name not in STAGES}
+    below = {str(span["name"]): span["parentSpanId"] for span in spans_of(job)}
+    assert below.pop("RUN subtitles") == flow
+    assert {stage: tasks[below[stage]].split("-")[0] for stage in STAGES} == {stage: stage for stage in STAGES}
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "SCHEDULERS.md").read_text(encoding="utf-8")
+#: A block, and whether a comment before it says why it is not run.
+BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?```(console|python)\n(.*?)```", re.DOTALL)
+
+
+def test_what_the_page_says_runs(tmp_path: Path) -> None:
+    world = World(tmp_path, ".")
+    for not_run, kind, text in BLOCK.findall(PAGE):
+        if not_run:
+            continue
+        if kind == "python":
+            assert world.run(sys.executable, "-c", text).stdout.strip() == "success"
+            continue
+        commands = re.findall(r"^\$ (.*)$", text, re.MULTILINE)
+        done = [world.run("bash", "-c", command) for command in commands]
+        assert [each.returncode for each in done] == [0] * len(commands), done
+        said = "".join(f"$ {command}\n{each.stdout}" for command, each in zip(commands, done, strict=True))
+        assert [line for line in text.splitlines() if line not in said.splitlines()] == []
+    assert (world.place / "out" / "film3" / "06_asr" / "manifest.json").exists()
+
+
+def test_what_the_page_points_to_is_there() -> None:
+    for place in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / place).exists(), place
+    names = set(re.findall(r"`(OTEL_STAGEIO_[A-Z_]+)`", PAGE))
+    assert names <= {value for name, value in vars(semconv).items() if name.startswith("ENV_")}
