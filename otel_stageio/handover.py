@@ -113,7 +113,9 @@ def join_run(environment: Mapping[str, str]) -> Iterator[None]:
     """Stages that are opened in the block are a part of the run that ``environment`` tells of.
 
     For a task of an engine (Airflow, Prefect, Dask, Ray), which may share its process with tasks of other runs. Where
-    the engine's own tracing has brought a span of the same trace along, the stages are below that one.
+    the engine's own tracing has brought a span of the same trace along, the stages are below that one. What is
+    logged or traced in a thread is the stage's if the thread was given its context (:mod:`contextvars`), and only then:
+    it might work for another task.
 
     Args:
         environment: from :func:`begin_run` or :attr:`Pipeline.environment`, in whatever way it came here.

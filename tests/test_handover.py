@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,24 @@ def test_tasks_of_two_jobs_in_one_process_stay_apart(tmp_path: Path) -> None:
     for name in handed:
         assert read_manifest(tmp_path / name / "06_asr")["config"] == {"job": name}
         assert end_run(tmp_path / name) == "success"
+
+
+def test_what_the_engine_does_in_other_threads_is_not_the_stages(job: Path) -> None:
+    """It may be about the task of another job, which has not opened its stage yet."""
+    traces = []
+
+    def engine() -> None:
+        logging.getLogger("engine").warning("the task of another job begins")
+        with trace.get_tracer("engine").start_as_current_span("another task") as span:
+            traces.append(span.get_span_context().trace_id)
+
+    for shared in (True, False):
+        with join_run(begin_run("subtitles", job)) if shared else nullcontext(), StageIO("asr", job) as io:
+            thread = threading.Thread(target=engine)
+            thread.start()
+            thread.join()
+            assert (traces.pop() == int(io.trace_id, 16)) is not shared
+        assert ("another job" in (job / "06_asr" / "stage.log").read_text()) is not shared
 
 
 def test_a_span_of_the_engine_in_the_same_trace_is_the_stages_parent(job: Path) -> None:
