@@ -1,8 +1,8 @@
 """Which stage is speaking: by OpenTelemetry context first, else the only one that is open in this process.
 
 Context follows ``with`` blocks, coroutines and tasks by itself. New threads start with an empty one; as long as a
-single stage is open there is no doubt whom they work for, and with two open we do not guess. Nor do we where a task of an
-engine has opened it: another thread may be another task, of another job, that has not opened its stage yet.
+single stage is open there is no doubt whom they work for, and with two open we do not guess. Nor do we where a task of
+an engine has opened it: another thread may be another task, of another job, that has not opened its stage yet.
 """
 
 from __future__ import annotations
