@@ -35,6 +35,8 @@ def test_an_array_of_eight_jobs_on_slurm(slurm: World) -> None:
     slurm.fate(jobs[3], "mux-film", "slurm-fate NODE_FAIL")  # is not
     slurm.fate(jobs[4], "extract-audio", "slurm-fate OUT_OF_MEMORY")
     slurm.fate(jobs[5], "transcribe", "slurm-fate TIMEOUT\nsleep 60")
+    listed = (slurm.place / "jobs.txt").read_text().replace(f"{slurm.place.parent}/", "../")
+    (slurm.place / "jobs.txt").write_text(listed)  # paths as the working directory has them
     done = slurm.run("./submit.sh", "jobs.txt", "4")
     assert (done.returncode, done.stderr) == (0, "")
     (end,) = slurm.place.glob("logs/end-*.out")

@@ -4,7 +4,7 @@
 # Task 7 of each array works in the eighth directory. The directory is all that a task needs to be told of its run.
 set -euo pipefail
 list=$(realpath -- "$1")
-cd -- "$(dirname -- "$0")"
+here=$(dirname -- "$(realpath -- "$0")") # not the working directory, in which the tasks run as well
 
 mapfile -t jobs <"$list"
 mkdir -p logs # Slurm makes no directories
@@ -15,8 +15,8 @@ submit() { sbatch --parsable "$@" | cut -d';' -f1; } # with several clusters it 
 xargs -d '\n' -a "$list" otel-stageio begin --name subtitles --stages demux,asr,mux
 
 # Without --kill-on-invalid-dep a task whose stage before it has failed waits for ever, and the end with it.
-demux=$(submit "$array" demux.sbatch "$list")
-asr=$(submit "$array" --dependency="aftercorr:$demux" --kill-on-invalid-dep=yes asr.sbatch "$list")
-mux=$(submit "$array" --dependency="aftercorr:$asr" --kill-on-invalid-dep=yes mux.sbatch "$list")
-end=$(submit --dependency="afterany:$demux:$asr:$mux" end.sbatch "$list" "$demux" "$asr" "$mux")
+demux=$(submit "$array" "$here/demux.sbatch" "$list")
+asr=$(submit "$array" --dependency="aftercorr:$demux" --kill-on-invalid-dep=yes "$here/asr.sbatch" "$list")
+mux=$(submit "$array" --dependency="aftercorr:$asr" --kill-on-invalid-dep=yes "$here/mux.sbatch" "$list")
+end=$(submit --dependency="afterany:$demux:$asr:$mux" "$here/end.sbatch" "$list" "$demux" "$asr" "$mux")
 echo "demux $demux, asr $asr, mux $mux, end $end"
