@@ -16,6 +16,9 @@ COMPOSE     ?= docker compose
 # `make lock` keeps the pins that still fit; `make lock UPGRADE=1` takes the newest of everything.
 UPGRADE     ?=
 
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m uv pip compile --quiet --universal --python-version 3.10 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
 # Quiet: warnings and errors only.
 PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 
@@ -51,8 +54,9 @@ test: setup binaries  ## run the tests (PYTEST_ARGS="-k name -x" WORKERS=0)
 
 # The real collector, Jaeger and a compose parser, built once into a cache outside the tree. Where they cannot be built,
 # the tests that need them skip and say why; in CI (STAGEIO_CI=1) that is a failure.
-binaries: setup  ## build or fetch the collector, Jaeger, promtool and Kafka that tests run (needs Go and Maven, once)
+binaries: setup  ## build or fetch what tests run: collector, Jaeger, promtool, Kafka, Prefect (needs Go and Maven, once)
 	@$(PY) -m collector.build.build && $(PY) -m collector.build.broker || [ "$$STAGEIO_CI" != 1 ]
+	@$(PY) -m tests.prefect_environment || [ "$$STAGEIO_CI" != 1 ]
 
 stack:  ## collector, Jaeger, Prometheus, Loki and Grafana in containers
 	@$(COMPOSE) -f docker-compose.otel.yml up --detach
@@ -88,11 +92,10 @@ types: setup  ## mypy, strict, over the package
 bench: setup  ## measure what a stage and a log line cost (BENCH_ARGS)
 	@$(PY) -m bench $(BENCH_ARGS)
 
-lock: | $(VENV)/bin/python  ## write requirements/dev.txt anew from pyproject.toml (UPGRADE=1: newest of all)
+lock: | $(VENV)/bin/python  ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1: newest of all)
 	@$(PIP) install uv
-	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m uv pip compile --quiet --universal --python-version 3.10 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --extra dev $(if $(UPGRADE),--upgrade) \
-	  --output-file $(LOCK) pyproject.toml
+	@$(COMPILE) --extra dev --output-file $(LOCK) pyproject.toml
+	@$(COMPILE) --output-file requirements/prefect.txt pyproject.toml requirements/prefect.in
 
 dist: setup  ## build sdist and wheel into dist/
 	@rm -rf dist

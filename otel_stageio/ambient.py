@@ -1,7 +1,8 @@
 """Which stage is speaking: by OpenTelemetry context first, else the only one that is open in this process.
 
 Context follows ``with`` blocks, coroutines and tasks by itself. New threads start with an empty one; as long as a
-single stage is open there is no doubt whom they work for, and with two open we do not guess.
+single stage is open there is no doubt whom they work for, and with two open we do not guess. Nor do we where a task of
+an engine has opened it: another thread may be another task, of another job, that has not opened its stage yet.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def ambient() -> Recorder | None:
     recorder = otel_context.get_value(_RECORDER)
     if recorder is not None:
         return recorder  # type: ignore[return-value]
-    return open_recorders[0] if len(open_recorders) == 1 else None
+    if len(open_recorders) == 1 and not open_recorders[0].of_a_task:
+        return open_recorders[0]
+    return None
 
 
 @contextmanager

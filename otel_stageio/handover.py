@@ -83,11 +83,24 @@ def begin_run(
     capture = Capture(job)
     planned = [capture.string(canonical(stage)) for stage in stages]
     close_dead(job)
-    active = trace.get_current_span().get_span_context()
-    parent = active if active.is_valid else carrier.extract()
-    run = runs.begin(job, capture.string(name), parent, planned, capture.attributes(attributes or {}), detached=True)
+    given = capture.attributes(attributes or {})
+    run = runs.begin(job, capture.string(name), _outside(), planned, given, detached=True)
     _say(job, capture, run, f"{run.pipeline}: run {run.attempt} of {job.root.name} begun")
     return environment_of(job, run, span_context(run.trace_id, run.root_span_id))
+
+
+def _outside() -> SpanContext | None:
+    """The span around everything. What :func:`begin_run` gave for another job, left in a shell, is not around this."""
+    active = trace.get_current_span().get_span_context()
+    if active.is_valid:
+        return active
+    parent = carrier.extract()
+    left = os.environ.get(sc.ENV_OUTPUT_DIR)
+    if parent is not None and left and os.environ.get(sc.ENV_RUN_ID):
+        for run in runs.all_runs(Job(left)):
+            if run["root_span_id"] == f"{parent.span_id:016x}" and run.get("detached"):
+                return None
+    return parent
 
 
 def environment_of(job: Job, run: runs.Run, root: SpanContext) -> dict[str, str]:
@@ -100,7 +113,9 @@ def join_run(environment: Mapping[str, str]) -> Iterator[None]:
     """Stages that are opened in the block are a part of the run that ``environment`` tells of.
 
     For a task of an engine (Airflow, Prefect, Dask, Ray), which may share its process with tasks of other runs. Where
-    the engine's own tracing has brought a span of the same trace along, the stages are below that one.
+    the engine's own tracing has brought a span of the same trace along, the stages are below that one. What is
+    logged or traced in a thread is the stage's if the thread was given its context (:mod:`contextvars`), and only then:
+    it might work for another task.
 
     Args:
         environment: from :func:`begin_run` or :attr:`Pipeline.environment`, in whatever way it came here.
@@ -134,7 +149,7 @@ def end_run(
 ) -> str:
     """End the run that :func:`begin_run` began. Returns how it ended, by its stages; again, if it had ended already.
 
-    ``incomplete`` is one in which a stage that was to come did not happen.
+    ``incomplete`` is one in which a stage that was to come did not happen, or none at all.
 
     Args:
         status: ``failed``, ``cancelled`` or ``timeout``, if the scheduler knows it better than the stages.
@@ -172,7 +187,8 @@ def end_run(
 def _result(content: dict[str, Any], records: list[dict[str, Any]]) -> str:
     word = runs.result_of(records)
     happened = {record["stage"] for record in records}
-    if word in sc.GOOD_STATUSES and not happened.issuperset(content.get("planned", ())):
+    planned = content.get("planned", ())
+    if word in sc.GOOD_STATUSES and not (happened and happened.issuperset(planned)):
         return "incomplete"
     return word
 

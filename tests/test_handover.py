@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,11 @@ def test_what_was_to_come_and_did_not_happen_is_no_success(job: Path) -> None:
     assert end_run(job) == "incomplete"  # a script that is run twice
 
 
+def test_a_run_in_which_nothing_happened_is_no_success(job: Path) -> None:
+    begin_run("subtitles", job)
+    assert end_run(job) == "incomplete"
+
+
 def test_the_last_attempt_at_each_stage_says_how_it_went(job: Path) -> None:
     begin_run("subtitles", job)
     with pytest.raises(RuntimeError), StageIO("asr", job):
@@ -164,6 +171,26 @@ def test_a_stage_that_this_machine_knows_to_live_is_not_dead_whatever_is_said(jo
     assert read_manifest(job / "06_asr")["status"] == "incomplete"
 
 
+def test_one_that_was_only_cut_off_has_the_last_word(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start_python(write_script(job.parent / "open.py", OPEN), "asr", job, OTEL_STAGEIO_HOST_ID="gpu-1")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    monkeypatch.setattr("otel_stageio.life.seize", lambda fd: True)  # from another host its lock is not seen
+    assert recover(job, dead={"asr": "slurm: NODE_FAIL"}) == ["asr.1"]
+    assert read_manifest(job / "06_asr")["status"] == "crashed"
+    process.communicate("\n")
+    assert read_manifest(job / "06_asr")["status"] == "incomplete"
+
+
+def test_a_stage_may_be_asked_about_while_the_next_seems_to_run(job: Path) -> None:
+    """On Kubernetes, before a stage is tried again: what the pod before it has left open is another stage."""
+    command = ["run", str(job), "--stage", "demux", "--output", f"{job}/a", "--", "sh", "-c", f"echo > '{job}/a'"]
+    assert run_command(cli(*command), cwd=job.parent.parent).returncode == 0
+    kill_after(start_python(write_script(job.parent / "open.py", OPEN), "asr", job, OTEL_STAGEIO_HOST_ID="gpu-1"), 1)
+    assert run_command(cli("why", job, "demux"), cwd=job.parent).returncode == 0
+    assert "asr is running" in run_command(cli("why", job, "asr"), cwd=job.parent).stderr
+
+
 def test_one_attempt_of_several_can_be_named(job: Path) -> None:
     script = write_script(job.parent / "open.py", OPEN)
     for host in ("gpu-1", "gpu-2"):
@@ -198,6 +225,24 @@ def test_tasks_of_two_jobs_in_one_process_stay_apart(tmp_path: Path) -> None:
     for name in handed:
         assert read_manifest(tmp_path / name / "06_asr")["config"] == {"job": name}
         assert end_run(tmp_path / name) == "success"
+
+
+def test_what_the_engine_does_in_other_threads_is_not_the_stages(job: Path) -> None:
+    """It may be about the task of another job, which has not opened its stage yet."""
+    traces = []
+
+    def engine() -> None:
+        logging.getLogger("engine").warning("the task of another job begins")
+        with trace.get_tracer("engine").start_as_current_span("another task") as span:
+            traces.append(span.get_span_context().trace_id)
+
+    for shared in (True, False):
+        with join_run(begin_run("subtitles", job)) if shared else nullcontext(), StageIO("asr", job) as io:
+            thread = threading.Thread(target=engine)
+            thread.start()
+            thread.join()
+            assert (traces.pop() == int(io.trace_id, 16)) is not shared
+        assert ("another job" in (job / "06_asr" / "stage.log").read_text()) is not shared
 
 
 def test_a_span_of_the_engine_in_the_same_trace_is_the_stages_parent(job: Path) -> None:
@@ -240,6 +285,39 @@ def test_a_shell_script_needs_three_commands(job: Path) -> None:
     assert len({span["traceId"] for span in spans(job)}) == 1
 
 
+def test_a_loop_over_jobs_in_one_shell_makes_a_trace_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = set()
+    for name in ("a", "b", "c"):
+        handed = begin_run("subtitles", tmp_path / name)
+        for variable, value in handed.items():  # what `eval "$(otel-stageio begin a)"` leaves in a shell
+            monkeypatch.setenv(variable, value)
+        with StageIO("asr") as io:
+            traces.add(io.trace_id)
+        assert end_run(tmp_path / name) == "success"
+        assert root_of(tmp_path / name).get("parentSpanId") in (None, "")
+    assert len(traces) == 3
+
+
+def test_a_span_around_everything_is_around_the_run(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{7:032x}-{8:016x}-01")
+    begin_run("subtitles", job)
+    assert end_run(job) == "incomplete"
+    assert (root_of(job)["traceId"], root_of(job)["parentSpanId"]) == (f"{7:032x}", f"{8:016x}")
+
+
+def test_a_stage_that_comes_after_the_end_is_of_that_run_only_if_it_was_told_of_it(job: Path) -> None:
+    handed = begin_run("subtitles", job)
+    with StageIO("demux", job):
+        pass
+    assert end_run(job) == "success"
+    with join_run(handed), StageIO("asr") as late:
+        assert late.trace_id == RunRecord.load(job).trace_id
+    with StageIO("mux", job) as stranger:
+        pass
+    record = RunRecord.load(job)
+    assert (record.attempt, record.trace_id) == (2, stranger.trace_id)
+
+
 def test_many_jobs_at_once(tmp_path: Path) -> None:
     jobs = [str(tmp_path / f"job{number}") for number in range(5)]
     done = run_command(cli("begin", *jobs, "--name", "subtitles", "--json"), cwd=tmp_path)
@@ -259,3 +337,25 @@ def test_many_jobs_at_once(tmp_path: Path) -> None:
     for arguments, code in ((["--dead", "asr"], 2), (["--status", "success"], 2)):
         assert run_command(cli("end", tmp_path, *arguments), cwd=tmp_path).returncode == code
     assert run_command(cli("end", tmp_path / "nothing"), cwd=tmp_path).returncode == 1
+
+
+def test_what_can_be_no_job_directory_is_said_before_anything_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "jobs.txt").write_text("a\n\n")
+    for wrong, words in (("", "is blank"), ("jobs.txt", "is a file")):
+        done = run_command(cli("begin", "a", wrong), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert words in done.stderr
+    assert not (tmp_path / "a").exists()
+    begin_run("subtitles", tmp_path / "b")
+    assert "is blank" in run_command(cli("end", ""), cwd=tmp_path).stderr  # and not the runs below this directory
+    assert RunRecord.load(tmp_path / "b").status == "running"
+    done = run_command(cli("begin", "/proc/none"), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/proc/none cannot be written to" in done.stderr
+
+
+def test_beginning_again_says_that_a_run_was_open(tmp_path: Path) -> None:
+    for again in (False, True):
+        done = run_command(cli("begin", "a", "b", "a"), cwd=tmp_path)
+        assert (done.returncode, "2 jobs had a run that nobody has ended" in done.stderr) == (0, again)
+    assert RunRecord.load(tmp_path / "a").attempt == 2

@@ -9,7 +9,7 @@ from typing import Any
 from .. import run as runs
 from ..layout import Job, find_jobs
 from ..manifest import ManifestError, manifest_of
-from ..reading.job import check_job, is_job
+from ..reading.job import check_job, check_path, is_job
 from ..reading.text import count, one_line
 from ..recovery import recover
 from ..runtime import runtime
@@ -49,6 +49,7 @@ def jobs_at(path: str) -> Iterator[str]:
     Raises:
         CannotAnswer: if there is none.
     """
+    check_path(path)
     job = Job(path)
     if job.root.is_dir() and not is_job(job):
         below = sorted(find_jobs(path))

@@ -5,19 +5,37 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from .. import run as runs
 from ..handover import StagesRunning, begin_run, end_run
 from ..layout import Job
-from ..reading.job import CannotAnswer
-from ..reading.text import one_line
-from ..semconv import GOOD_STATUSES
+from ..reading.job import CannotAnswer, check_path
+from ..reading.text import count, one_line
+from ..semconv import ENV_RUN_ID, GOOD_STATUSES
 from .recover import jobs_at
-from .terminal import Terminal, document
+from .terminal import Terminal, complain, document
 
 
 def begin_all(jobs: Sequence[str], name: str | None, stages: Sequence[str], json: bool) -> None:
+    """Begin a run in each of these directories, which need not be there yet.
+
+    Raises:
+        CannotAnswer: if one of them can be no job directory, before anything is begun; or if one cannot be written to.
+    """
+    jobs = list(dict.fromkeys(jobs))
+    for job in jobs:
+        check_path(job)
+        if Path(job).exists() and not Path(job).is_dir():
+            raise CannotAnswer(f"{job} is a file; expected a job directory")
+    forgotten = [job for job in jobs if runs.open_detached(Job(job))]
     begun = {job: begin_run(name or os.path.basename(os.path.abspath(job)), job, stages=stages) for job in jobs}
+    if forgotten:
+        complain(f"{count(len(forgotten), 'job')} had a run that nobody has ended; what starts now is of the new one: "
+                 f"{', '.join(map(one_line, forgotten[:3]))}{', …' if len(forgotten) > 3 else ''}")  # fmt: skip
+    for job, handed in begun.items():
+        if runs.load(Job(job)).get("run_id") != handed[ENV_RUN_ID]:
+            raise CannotAnswer(f"{job} cannot be written to: a task would not find its run there")
     if json:
         document(begun)
     elif len(begun) == 1:

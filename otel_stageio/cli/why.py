@@ -68,7 +68,9 @@ def answers_of(view: JobView, stage: StageView | None) -> list[Answer]:
         if answer.runs:
             makers.update(dict.fromkeys(writes, one.name))
         found.append(answer)
-    return [answer for answer in found if stage is None or answer.stage == stage.name]
+        if stage is not None and one.name == stage.name:
+            return [answer]  # what began after it, and may be running, is not asked about
+    return found if stage is None else []
 
 
 def show_answers(answers: list[Answer], terminal: Terminal) -> None:

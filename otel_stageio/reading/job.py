@@ -80,13 +80,23 @@ def is_job(job: Job) -> bool:
     )
 
 
+def check_path(path: str) -> None:
+    """
+    Raises:
+        CannotAnswer: if this can be the path of nothing. (A blank one would be the current directory.)
+    """
+    if "\0" in path:
+        raise CannotAnswer("a path cannot contain NUL")
+    if not path.strip():
+        raise CannotAnswer("the path of a job directory is blank; is there an empty line in a list of them?")
+
+
 def check_job(job: Job, path: str) -> None:
     """
     Raises:
         CannotAnswer: if this is no job.
     """
-    if "\0" in path:
-        raise CannotAnswer("a path cannot contain NUL")
+    check_path(path)
     try:
         names = os.listdir(job.root)
     except FileNotFoundError:

@@ -32,8 +32,8 @@ def begin(
 
     \b
     Examples:
-      otel-stageio begin out/array_* --name subtitles --stages demux,asr,mux
-      otel-stageio begin out/array_1 > run.env
+      otel-stageio begin out/film_1 out/film_2 --name film --stages demux,asr,mux
+      otel-stageio begin out/film_1 > run.env
     """
     with answering(json):
         from ..schedule import begin_all
