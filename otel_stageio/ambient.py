@@ -29,10 +29,12 @@ class Handed(NamedTuple):
 
     Attributes:
         job: the job directory.
+        alone: whether this process is at nothing else meanwhile.
     """
 
     job: str
     run_id: str
+    alone: bool
 
 
 def with_handed(handed: Handed, context: Context) -> Context:
@@ -76,7 +78,7 @@ def ambient() -> Recorder | None:
     recorder = otel_context.get_value(_RECORDER)
     if recorder is not None:
         return recorder  # type: ignore[return-value]
-    if len(open_recorders) == 1 and not open_recorders[0].of_a_task:
+    if len(open_recorders) == 1 and not open_recorders[0].in_company:
         return open_recorders[0]
     return None
 

@@ -109,7 +109,7 @@ def environment_of(job: Job, run: runs.Run, root: SpanContext) -> dict[str, str]
 
 
 @contextmanager
-def join_run(environment: Mapping[str, str]) -> Iterator[None]:
+def join_run(environment: Mapping[str, str], *, alone: bool = False) -> Iterator[None]:
     """Stages that are opened in the block are a part of the run that ``environment`` tells of.
 
     For a task of an engine (Airflow, Prefect, Dask, Ray), which may share its process with tasks of other runs. Where
@@ -119,6 +119,8 @@ def join_run(environment: Mapping[str, str]) -> Iterator[None]:
 
     Args:
         environment: from :func:`begin_run` or :attr:`Pipeline.environment`, in whatever way it came here.
+        alone: this process is at no other task meanwhile: what threads say that were not given the task's context is
+            the stage's too.
 
     Raises:
         ValueError: if it is not from there.
@@ -139,7 +141,7 @@ def join_run(environment: Mapping[str, str]) -> Iterator[None]:
     active = trace.get_current_span(context).get_span_context()
     if parent is not None and not (active.is_valid and active.trace_id == parent.trace_id):
         context = trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
-    handed = ambient.Handed(environment[sc.ENV_OUTPUT_DIR], environment[sc.ENV_RUN_ID])
+    handed = ambient.Handed(environment[sc.ENV_OUTPUT_DIR], environment[sc.ENV_RUN_ID], alone)
     with ambient.attached(ambient.with_handed(handed, context)):
         yield
 

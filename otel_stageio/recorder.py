@@ -89,7 +89,9 @@ class Recorder(Voice):
         self._start_mono = opening.start_mono
         self.run, self.attempt, self.opened_run = opening.run, opening.attempt, opening.opened_run
         self.joined = opening.joined
-        self.of_a_task = ambient.handed() is not None
+        joined = ambient.handed()
+        #: Whether other tasks may be at work in this process.
+        self.in_company = joined is not None and not joined.alone
         self.usage = Usage(sampled=not self.joined)  # whoever started a program that joined looks at it
         self.span, self.context = opening.span, opening.context
         self._identity = opening.identity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -45,6 +46,12 @@ def leave_marks(io: StageIO) -> None:
             time.sleep(0.02)
     io.track_output(io.save_json({"by": mark}, f"{io.stage_name}.json"), "result")
     (io.output_base / "finished" / mark).touch()
+
+
+def log_in_a_thread(io: StageIO) -> None:
+    thread = threading.Thread(target=logging.getLogger("model").warning, args=("from a thread",))
+    thread.start()
+    thread.join()
 
 
 def die_once(io: StageIO) -> None:

@@ -154,7 +154,7 @@ SIGNATURES = {
     Manifest.load: "(path)",
     RunRecord.load: "(job_dir)",
     begin_run: "(name, job_dir, *, stages=(), attributes=None)",
-    join_run: "(environment)",
+    join_run: "(environment, *, alone=False)",
     end_run: "(job_dir, status=None, *, dead=None)",
     recover: "(job_dir, *, lost_after=600.0, dead=None)",
     stage: "(name, output_base=None, enable_manifest=True, *, attributes=None, capture_logging=None)",

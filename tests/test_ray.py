@@ -97,6 +97,11 @@ def test_functions_and_programs_are_the_stages_of_one_run(job: Path) -> None:
     assert {"ray.node_id", "ray.task_id", "ray.worker_id"} <= asr["attributes"].keys()
 
 
+def test_what_the_threads_of_a_function_log_is_the_stages(job: Path) -> None:
+    assert run_job(job, "subtitles", [RayStage("asr", work.log_in_a_thread)]).status == "success"
+    assert "from a thread" in (job / "06_asr" / "stage.log").read_text()
+
+
 def test_branches_run_side_by_side_and_what_needs_both_comes_after(job: Path) -> None:
     stages = [
         RayStage("demux", work.write),

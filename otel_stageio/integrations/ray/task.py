@@ -54,7 +54,7 @@ def run_stage(
     # program whose pipeline reads its lines.
     if os.environ.get(sc.ENV_CONSOLE, "auto") == "auto" or os.environ[sc.ENV_CONSOLE].startswith("relay:"):
         os.environ[sc.ENV_CONSOLE] = "off"
-    with join_run(environment):
+    with join_run(environment, alone=True):  # a Ray worker does one task at a time
         io = StageIO(stage.name, attributes=_where())
         if stage.function is None:
             return _run_program(io, stage, job, params, resume)
