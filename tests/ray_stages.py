@@ -61,6 +61,12 @@ def die_once(io: StageIO) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def be_told_to_end_once(io: StageIO) -> None:
+    if io._recorder.attempt == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+
 def die(io: StageIO) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

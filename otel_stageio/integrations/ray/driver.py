@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import exceptions
@@ -150,6 +150,20 @@ class _Attempt:
     given: float
 
 
+class _Ending(NamedTuple):
+    """An attempt that Ray has given up, and that still lives.
+
+    Attributes:
+        until: when to stop trying to close it, by the monotonic clock.
+        for_good: it is not to be run again.
+    """
+
+    attempt: _Attempt
+    cause: str
+    until: float
+    for_good: bool
+
+
 @dataclass(eq=False)
 class _JobRun:
     """One job under way.
@@ -158,7 +172,7 @@ class _JobRun:
         context: in which the run's root span is current; each run has its own, as they overlap in one thread.
         done: stages -> how their last attempt ended, if there is no other to come.
         failures: how often each stage has not ended well.
-        ending: stages that died -> (cause, until when it is tried to close them).
+        ending: stages that died and could not be closed yet.
     """
 
     number: int
@@ -170,7 +184,7 @@ class _JobRun:
     done: dict[str, str] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
     failures: dict[str, int] = field(default_factory=dict)
-    ending: dict[str, tuple[_Attempt, str, float]] = field(default_factory=dict)
+    ending: dict[str, _Ending] = field(default_factory=dict)
     attempts: int = 0
     message: str = ""
 
@@ -290,8 +304,8 @@ class _Driver:
         elif closing:
             time.sleep(_LOOK_AGAIN)
         for run in list(self._open):
-            for attempt, cause, until in list(run.ending.values()):
-                self._close(attempt, cause, until)
+            for ending in list(run.ending.values()):
+                self._close(ending)
 
     def _came_back(self, reference: Any, attempt: _Attempt) -> None:
         self._progress.stages -= 1
@@ -332,9 +346,10 @@ class _Driver:
                 self._note(attempt, status, cause)
             self._ended(attempt, status, cause, again=not for_good)
             return
-        self._close(attempt, cause, time.monotonic() + PATIENCE)
+        self._close(_Ending(attempt, cause, time.monotonic() + PATIENCE, for_good))
 
-    def _close(self, attempt: _Attempt, cause: str, until: float) -> None:
+    def _close(self, ending: _Ending) -> None:
+        attempt, cause = ending.attempt, ending.cause
         run, name = attempt.run, attempt.stage.name
         newest = _newest(run, name)
         run.ending.pop(name, None)
@@ -342,15 +357,15 @@ class _Driver:
             recover(run.job, dead={f"{name}.{newest}": cause})
         # Its own word, if it had one: a worker may die when the stage has ended, and before Ray could be told.
         status = ended_as(Job(run.job), name, newest)
-        if status is None and time.monotonic() < until:
-            run.ending[name] = attempt, cause, until  # it lives: its kernel says so
+        if status is None and time.monotonic() < ending.until:
+            run.ending[name] = ending  # it lives: its kernel says so
             return
         seconds = time.monotonic() - attempt.given
         run.pipeline.stage_ended(name, status or "crashed", seconds, cause)
         if status is None:
             self._ended(attempt, "crashed", f"{cause}, and yet it still runs", again=False)
         else:
-            self._ended(attempt, status, cause, again=status not in (*GOOD_STATUSES, "cancelled"))
+            self._ended(attempt, status, cause, again=not ending.for_good and status not in GOOD_STATUSES)
 
     def _note(self, attempt: _Attempt, status: str, cause: str) -> None:
         """An attempt that died before it could open its stage."""

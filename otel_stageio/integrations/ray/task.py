@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ import ray
 from ... import semconv as sc
 from ...command import run_command
 from ...handover import join_run
+from ...lifecycle import Terminated
 from ...stage_io import StageIO
 from .stage import RayStage, filled_in
 
@@ -54,17 +57,33 @@ def run_stage(
     # program whose pipeline reads its lines.
     if os.environ.get(sc.ENV_CONSOLE, "auto") == "auto" or os.environ[sc.ENV_CONSOLE].startswith("relay:"):
         os.environ[sc.ENV_CONSOLE] = "off"
-    with join_run(environment, alone=True):  # a Ray worker does one task at a time
+    with join_run(environment, alone=True), _sigterm_is_ours():  # a Ray worker does one task at a time
         io = StageIO(stage.name, attributes=_where())
         if stage.function is None:
             return _run_program(io, stage, job, params, resume)
         try:
             with io:
                 stage.function(io, **stage.arguments(params))
+        except Terminated:
+            raise  # the worker is to end
         except (Exception, SystemExit):
             pass
         record = io._recorder.record
         return _outcome(io, record["status"], str(record["errors"][-1]["message"]) if record["errors"] else "")
+
+
+@contextmanager
+def _sigterm_is_ours() -> Iterator[None]:
+    """Ray's handler would be a `sys.exit` of the stage; with none, ours makes it a cancelled one."""
+    try:
+        rays = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, rays)
 
 
 def _where() -> dict[str, str]:
