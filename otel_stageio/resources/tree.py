@@ -160,6 +160,9 @@ class Tree:
         if known is not None and known[0] > _MANY_THREADS and self._looks % _SELDOM:
             self._children[pid] = known
             return known[1]
+        if self._own and pid == self.root and not _has_children():
+            self._children[pid] = (0, [])
+            return []
         children: list[int] = []
         threads: list[str] = []
         with suppress(OSError):  # it has ended
@@ -200,6 +203,17 @@ class Tree:
 
 _LINUX = os.uname().sysname == "Linux"
 _HAS_CHILDREN_FILE = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
+
+
+def _has_children() -> bool:
+    """Whether this process has any. One question, where each of its threads would have to be asked for its own."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    except (AttributeError, OSError):
+        pass
+    return True
 
 
 def _own_times(counted: Used) -> Used:

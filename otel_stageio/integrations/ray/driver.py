@@ -342,9 +342,7 @@ class _Driver:
     def _died(self, attempt: _Attempt, status: str, cause: str, *, for_good: bool) -> None:
         """Ray has given up an attempt: whatever it has begun is to be closed, or that it never began noted."""
         if _newest(attempt.run, attempt.stage.name) <= attempt.before:
-            if status != "cancelled":
-                self._note(attempt, status, cause)
-            self._ended(attempt, status, cause, again=not for_good)
+            self._never_began(attempt, status, cause, again=not for_good)
             return
         self._close(_Ending(attempt, cause, time.monotonic() + PATIENCE, for_good))
 
@@ -355,6 +353,9 @@ class _Driver:
         run.ending.pop(name, None)
         with suppress(OSError):
             recover(run.job, dead={f"{name}.{newest}": cause})
+        if not Job(run.job).journal(name, newest).exists():  # it had its number, and had not said a word
+            self._never_began(attempt, "crashed", cause, again=not ending.for_good)
+            return
         # Its own word, if it had one: a worker may die when the stage has ended, and before Ray could be told.
         status = ended_as(Job(run.job), name, newest)
         if status is None and time.monotonic() < ending.until:
@@ -367,12 +368,14 @@ class _Driver:
         else:
             self._ended(attempt, status, cause, again=not ending.for_good and status not in GOOD_STATUSES)
 
-    def _note(self, attempt: _Attempt, status: str, cause: str) -> None:
-        """An attempt that died before it could open its stage."""
+    def _never_began(self, attempt: _Attempt, status: str, cause: str, *, again: bool) -> None:
+        """An attempt that died before it could open its stage, of which nobody else can tell."""
         run = attempt.run
-        io = run.context.run(run.pipeline.stage, attempt.stage.name)
-        io.add_error(cause)
-        io._end(status, error_type=status, message=cause)
+        if status != "cancelled":
+            io = run.context.run(run.pipeline.stage, attempt.stage.name)
+            io.add_error(cause)
+            io._end(status, error_type=status, message=cause)
+        self._ended(attempt, status, cause, again=again)
 
     # -- being stopped -----------------------------------------------------------------------------------------------
 
