@@ -26,7 +26,7 @@ PROCESS_EXECUTABLE = "process.executable.name"
 PROCESS_PID = "process.pid"
 PROCESS_EXIT_CODE = "process.exit.code"
 
-# -- where it ran (host.*, os.*: stable; process.runtime.*: release candidate) -----------------------------------------
+# -- where it ran (host.*, os.*: development; process.runtime.*: release candidate) ------------------------------------
 HOST_NAME = "host.name"
 OS_TYPE = "os.type"
 RUNTIME_NAME = "process.runtime.name"
@@ -46,7 +46,7 @@ FILE_EXTENSION = "file.extension"
 FILE_SIZE = "file.size"
 ARTIFACT_HASH = "artifact.hash"
 
-# -- metrics (process.*: release candidate; hw.*: development) ------------------------------------------------------
+# -- metrics (process.*: release candidate; hw.*, cpu.*, disk.*: development) ----------------------------------------
 
 
 class Metric(NamedTuple):
@@ -167,7 +167,7 @@ LOCAL_TRACE = "stageio.local.trace"
 #: On a scope: the application's own provider made these spans and its exporter sends them, so delivery does not.
 LOCAL_APPLICATION_EXPORTS = "stageio.local.application_exports"
 
-# -- event names -----------------------------------------------------------------------------------------------------
+# -- event names (exception: stable) ----------------------------------------------------------------------------------
 EVENT_PREFIX = "stageio."
 EVENT_STARTED = "stageio.stage.started"
 EVENT_ENDED = "stageio.stage.ended"
