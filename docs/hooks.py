@@ -14,6 +14,8 @@ from docs.generated import ROOT, expand
 ALSO = ("collector/README.md", "collector/SIZING.md", "examples/subtitles/README.md")
 _LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])+)\]\((?![a-z]+:|#)([^)\s]+?)(#[^)\s]*)?\)")
 
+_ROLE = re.compile(r":(?:class|func|meth|mod):(?=<code>)")
+
 
 def on_files(files: Files, *, config: Any) -> Files:
     for path in ALSO:
@@ -23,6 +25,11 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     return site_links(expand(markdown), page.file.src_uri)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings name what they speak of as Sphinx would have it: ``:meth:`StageIO.skip```."""
+    return _ROLE.sub("", html)
 
 
 def site_links(markdown: str, page: str) -> str:
