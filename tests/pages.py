@@ -152,7 +152,7 @@ class Session:
                 if block.endless and number == len(told):
                     self._start(block, command, shown)
                 elif block.soon:
-                    wait_until(lambda: self._shows(block, command, shown), LIMIT, f"{block.where}: {command}")  # noqa: B023
+                    self._soon(block, command, shown)
                 else:
                     self._command(block, command, shown)
         elif block.language == "bash":
@@ -174,23 +174,32 @@ class Session:
 
     def _command(self, block: Block, command: str, shown: str) -> None:
         code = re.search(r"# .*\bexits with (\d+)", command)
-        state = f"code=$?; export -p > '{self._state}'; pwd > '{self._state}.pwd'; exit $code"
-        printed = self._output(block, ["bash", "-c", f"set -a\n{self._typed(command)}\n{state}"], int(code[1]) if code else 0)
-        self.directory = Path(self._state.with_suffix(".pwd").read_text().strip())
-        exported = subprocess.run(
-            ["bash", "-c", f"source '{self._state}'; env -0"], env={}, capture_output=True, text=True, check=True
-        )
-        pairs = (pair.partition("=") for pair in exported.stdout.split("\0") if pair)
-        self._environment = {name: value for name, _, value in pairs if name not in ("SHLVL", "_", "PWD", "OLDPWD")}
+        script = f"set -a\n{self._typed(command)}\ncode=$?; env -0 > '{self._state}'; exit $code"
+        printed = self._output(block, ["bash", "-c", script], int(code[1]) if code else 0)
+        pairs = (pair.partition("=") for pair in self._state.read_text(encoding="utf-8").split("\0") if pair)
+        left = {name: value for name, _, value in pairs if name not in ("SHLVL", "_", "OLDPWD", "code")}
+        self.directory = Path(left.pop("PWD"))
+        self._environment = left
         if shown.strip():
             compare(f"{block.where}: {command}", self._typed(shown), printed)
 
-    def _shows(self, block: Block, command: str, shown: str) -> bool:
+    def _soon(self, block: Block, command: str, shown: str) -> None:
+        """Again and again, until it prints what the page shows."""
+        said = ""
+
+        def it_shows() -> bool:
+            nonlocal said
+            try:
+                self._command(block, command, shown)
+            except AssertionError as different:
+                said = str(different)
+                return False
+            return True
+
         try:
-            self._command(block, command, shown)
+            wait_until(it_shows, LIMIT)
         except AssertionError:
-            return False
-        return True
+            raise AssertionError(said) from None
 
     def _start(self, block: Block, command: str, shown: str) -> None:
         """Started, and up when it has said what the page shows, or anything if it shows nothing."""
