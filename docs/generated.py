@@ -73,7 +73,13 @@ def conventions() -> str:
     for title, stability, text in _parts(source):
         rows = [_row(constant, stability, used) for constant in _constants(text)]
         if any(rows):
-            head = [f"## {title}\n", "| Name | Stability | Set or read by |", "|---|---|---|"]
+            short, _, more = title.partition(". ")
+            head = [
+                f"## {short}\n",
+                f"{more}.\n" if more else "",
+                "| Name | Stability | Set or read by |",
+                "|---|---|---|",
+            ]
             tables.append("\n".join([*head, *filter(None, rows)]))
     return "\n\n".join(tables)
 
