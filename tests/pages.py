@@ -57,6 +57,7 @@ _FORMS = [
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "TIME"),
     (re.compile(r"\b\d{8}_\d{6}\b"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
+    (re.compile(r"TIME to TIME"), "TIME"),  # of what was over within the second
     (re.compile(r"\bin \d+\.\d+s\b"), "in DURATION"),  # pytest's
     (re.compile(r"<?\b\d+(\.\d+)? (ns|µs|ms|s|min|h)\b( \d+ (s|min)\b)?"), "DURATION"),
     (re.compile(r"[ \t]+"), " "),
