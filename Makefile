@@ -24,7 +24,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test torture ray-torture collector-check collector-torture binaries stack stack-native lint format types bench lock dist clean
+.PHONY: help setup demo test torture ray-torture collector-check collector-torture binaries stack stack-native docs lint format types bench lock dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,10 @@ collector-check: setup binaries  ## read, validate and start the collector's con
 
 collector-torture: setup binaries  ## kill gateways and consumers, 20 times each (OUTAGE_ARGS="--trials 5")
 	@$(PY) -m tests.outage $(OUTAGE_ARGS)
+
+docs: setup  ## build the documentation, strictly, into build/site (its search needs a server: mkdocs serve)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
 
 lint: setup  ## ruff: rules and formatting
 	@$(PY) -m ruff check .

@@ -254,7 +254,8 @@ class Pipeline:
             check: raise unless the stage succeeded or was skipped.
             resume: skip it if its last attempt succeeded with these arguments, and inputs, outputs and code are what
                 they were, by content. A program that opens ``StageIO`` has said what it reads and writes.
-            inputs, outputs: files of a program that does not say so itself.
+            inputs: files that it reads, of a program that does not say so itself.
+            outputs: files that it writes, likewise.
             code: what the result depends on, beside the scripts among the arguments; see
                 :meth:`StageIO.up_to_date`.
 

@@ -26,7 +26,7 @@ PROCESS_EXECUTABLE = "process.executable.name"
 PROCESS_PID = "process.pid"
 PROCESS_EXIT_CODE = "process.exit.code"
 
-# -- where it ran (host.*, os.*: stable; process.runtime.*: release candidate) -----------------------------------------
+# -- where it ran (host.*, os.*: development; process.runtime.*: release candidate) ------------------------------------
 HOST_NAME = "host.name"
 OS_TYPE = "os.type"
 RUNTIME_NAME = "process.runtime.name"
@@ -39,7 +39,7 @@ EXCEPTION_TYPE = "exception.type"
 EXCEPTION_MESSAGE = "exception.message"
 EXCEPTION_STACKTRACE = "exception.stacktrace"
 
-# -- tasks of Ray (as its own tracing names them) ---------------------------------------------------------------------
+# -- tasks of Ray, as its own tracing names them (development) ---------------------------------------------------------
 RAY_NODE_ID = "ray.node_id"
 RAY_TASK_ID = "ray.task_id"
 RAY_WORKER_ID = "ray.worker_id"
@@ -51,7 +51,7 @@ FILE_EXTENSION = "file.extension"
 FILE_SIZE = "file.size"
 ARTIFACT_HASH = "artifact.hash"
 
-# -- metrics (process.*: release candidate; hw.*: development) ------------------------------------------------------
+# -- metrics (process.*: release candidate; hw.*, cpu.*, disk.*: development) ----------------------------------------
 
 
 class Metric(NamedTuple):
@@ -173,7 +173,7 @@ LOCAL_TRACE = "stageio.local.trace"
 #: On a scope: the application's own provider made these spans and its exporter sends them, so delivery does not.
 LOCAL_APPLICATION_EXPORTS = "stageio.local.application_exports"
 
-# -- event names -----------------------------------------------------------------------------------------------------
+# -- event names (exception: stable) ----------------------------------------------------------------------------------
 EVENT_PREFIX = "stageio."
 EVENT_STARTED = "stageio.stage.started"
 EVENT_ENDED = "stageio.stage.ended"

@@ -56,7 +56,7 @@ def get(url: str) -> tuple[int, bytes]:
 
 
 class Jaeger(Server):
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, configs: tuple[Path, ...] = JAEGER) -> None:
         health, query, query_grpc, grpc, http = free_ports(5)
         self.query = f"http://127.0.0.1:{query}"
         self.otlp_http = f"http://127.0.0.1:{http}"
@@ -64,7 +64,7 @@ class Jaeger(Server):
         super().__init__(
             "jaeger",
             directory / "jaeger.log",
-            JAEGER,
+            configs,
             {
                 "JAEGER_HEALTH_PORT": str(health),
                 "JAEGER_QUERY_PORT": str(query),

@@ -102,6 +102,21 @@ def test_a_stage_of_its_own_delivers_itself(tmp_path: Path, job: Job) -> None:
         assert len(receiver.logs) == spooled_logs(job)
 
 
+def test_a_program_that_is_over_at_once_ends_in_silence(tmp_path: Path, job: Job) -> None:
+    source = """
+        import sys
+        from otel_stageio import Pipeline
+
+        with Pipeline("subtitles", sys.argv[1]) as run, run.stage("asr"):
+            pass
+    """
+    script = write_script(tmp_path / "short.py", source)
+    with Receiver() as receiver:
+        for _ in range(5):  # it first speaks with the receiver while the interpreter is ending, mostly
+            done = run_python(script, job.base, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_STAGEIO_CONSOLE="off")
+            assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_over_grpc_as_well(tmp_path: Path, job: Job) -> None:
     script = write_script(tmp_path / "stage.py", STAGE)
     with GrpcReceiver() as receiver:

@@ -185,6 +185,9 @@ class _Worker:
                 runtime.internal_error("delivery")
         finally:
             self.usable = False
+            if self._delivery is not None:  # now, while the interpreter is whole: urllib3 would do it when it is not
+                with suppress(Exception):
+                    self._delivery.close()
             self._done.set()
 
     def _round(self, closing: bool) -> None:
