@@ -22,6 +22,7 @@ import pytest
 import report_jobs
 from conftest import IN_CI
 from helpers import run_python, write_script
+from ray_cluster import SETTINGS as RAY_SETTINGS
 from receiver import Receiver
 from stack import free_ports
 
@@ -187,6 +188,7 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
                 shutil.copytree(request.getfixturevalue("demo"), where / "out" / "demo")
             BEFORE.get(name, lambda _: None)(where)
             changes = {"OPENLINEAGE_URL": lineage.url, "HOME": str(tmp_path), "OTEL_STAGEIO_CONSOLE": "off"}
+            changes |= RAY_SETTINGS
             changes["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), str(where), os.environ["PATH"]])
             instead = {"http://localhost:4318": receiver.url}
             if name in ENDPOINT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -92,24 +91,6 @@ def test_a_list_of_jobs_under(program: str, tmp_path: Path) -> None:
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 PAGE = (ROOT / "docs" / "SCHEDULERS.md").read_text(encoding="utf-8")
-#: A block, and whether a comment before it says why it is not run.
-BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?```(console|python)\n(.*?)```", re.DOTALL)
-
-
-def test_what_the_page_says_runs(tmp_path: Path) -> None:
-    world = World(tmp_path, ".")
-    for not_run, kind, text in BLOCK.findall(PAGE):
-        if not_run:
-            continue
-        if kind == "python":
-            assert world.run(sys.executable, "-c", text).stdout.strip() == "success"
-            continue
-        commands = re.findall(r"^\$ (.*)$", text, re.MULTILINE)
-        done = [world.run("bash", "-c", command) for command in commands]
-        assert [each.returncode for each in done] == [0] * len(commands), done
-        said = "".join(f"$ {command}\n{each.stdout}" for command, each in zip(commands, done, strict=True))
-        assert [line for line in text.splitlines() if line not in said.splitlines()] == []
-    assert (world.place / "out" / "film3" / "06_asr" / "manifest.json").exists()
 
 
 def test_what_the_page_points_to_is_there() -> None:
