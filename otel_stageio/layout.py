@@ -147,6 +147,24 @@ def _relative(parts: tuple[str, ...]) -> str | None:
     return None if ".." in parts else os.path.join(*parts)
 
 
+_PLACES = {
+    "logs": "logs",
+    "machinery": ".stageio",
+    "spool": ".stageio/spool",
+    "temporary": ".stageio/tmp",
+    "open": ".stageio/open",
+    "run_record": ".stageio/run.json",
+    "former_runs": ".stageio/runs",
+    "run_lock": ".stageio/run.lock",
+    "owner_lock": ".stageio/owner.lock",
+    "ack": ".stageio/spool/.ack",
+    "delivery_lock": ".stageio/delivery.lock",
+    "deliverer_lock": ".stageio/deliverer.lock",
+    "refused": ".stageio/refused.jsonl",
+    "digests": ".stageio/digests",
+}
+
+
 class Job:
     """The paths of one job directory.
 
@@ -154,23 +172,31 @@ class Job:
     place made absolute once, so that a later ``chdir`` moves nothing.
     """
 
+    logs: Path
+    machinery: Path
+    spool: Path
+    temporary: Path
+    open: Path
+    run_record: Path
+    former_runs: Path
+    run_lock: Path
+    owner_lock: Path
+    ack: Path
+    delivery_lock: Path
+    deliverer_lock: Path
+    refused: Path
+    digests: Path
+
     def __init__(self, base: str | os.PathLike[str]) -> None:
         self.base = Path(base)
         self.root = Path(os.path.abspath(self.base))
-        self.logs = self.root / "logs"
-        self.machinery = self.root / ".stageio"
-        self.spool = self.machinery / "spool"
-        self.temporary = self.machinery / "tmp"
-        self.open = self.machinery / "open"
-        self.run_record = self.machinery / "run.json"
-        self.former_runs = self.machinery / "runs"
-        self.run_lock = self.machinery / "run.lock"
-        self.owner_lock = self.machinery / "owner.lock"
-        self.ack = self.spool / ".ack"
-        self.delivery_lock = self.machinery / "delivery.lock"
-        self.deliverer_lock = self.machinery / "deliverer.lock"
-        self.refused = self.machinery / "refused.jsonl"
-        self.digests = self.machinery / "digests"
+
+    def __getattr__(self, name: str) -> Path:
+        """One of the places, made when it is first asked for: whoever looks at ten thousand jobs needs one of each."""
+        if name not in _PLACES:
+            raise AttributeError(f"a job has no {name!r}")
+        path = self.__dict__[name] = self.root / _PLACES[name]
+        return path
 
     @property
     def key(self) -> str:
