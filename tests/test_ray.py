@@ -321,8 +321,10 @@ def test_a_stage_that_does_not_hear_is_killed_in_the_end(job: Path, monkeypatch:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(driver, "GRACE", 0.2)
+    other = job.parent / "other"
     with pytest.raises(KeyboardInterrupt):
-        run_jobs([job], "subtitles", [RayStage("asr", work.wait_for_ever)], on_progress=enough)
+        run_jobs([job, other], "subtitles", [RayStage("asr", work.wait_for_ever)], on_progress=enough)
+    assert not other.exists()
     assert everything_of(job) == [("asr.1", "crashed")]
     assert read_manifest(job / "06_asr")["cause"] == "it did not end when it was told to, and was killed"
     assert RunRecord.load(job).status == "cancelled"

@@ -96,7 +96,7 @@ def run_jobs(
 
     Args:
         jobs: job directories on a file system that all nodes see; or a mapping of them to their parameters. It is read
-            as there is room, so it may be an endless generator's first million.
+            as there is room: a generator is asked for no more than can be under way.
         pipeline: the pipeline's name.
         at_once: so many jobs are under way at most; by default twice as many as the cluster has processors, as far as
             this process may open their files.
@@ -382,6 +382,7 @@ class _Driver:
     def _stop(self) -> None:
         """Tell what runs to stop, give it time, kill the rest, and end all runs with the exception under way."""
         why = sys.exc_info()
+        self._say = lambda _: None  # it may be what raised
         references = list(self._with_ray)
         for reference in references:
             with suppress(Exception):
