@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import semconv as sc
 from .resources.cgroup import OomKills, oom_kills
 from .runtime import boot_id, host_name, runtime
-from .sinks.files import is_free, open_to_read
+from .sinks.files import is_free, let_go, open_to_read
 from .sinks.files import seize as seize
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def birth_of(path: Path) -> Birth:
     except OSError:
         return Birth()
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def birth_in(head: bytes) -> Birth:

@@ -24,7 +24,7 @@ from .otlp import decode, encode
 from .past import Past, envelope_of, never_begun, read_past
 from .resources import out_of_memory
 from .runtime import never_raises
-from .sinks.files import AppendFile, locked, open_to_lock
+from .sinks.files import AppendFile, let_go, locked, open_to_lock
 from .sinks.manifest_file import ManifestFile
 from .sinks.open_spans import Left, OpenSpans, cut_off, left_open
 
@@ -99,7 +99,7 @@ def how_it_stands(job: Job, stage: str, attempt: int, lost_after: float = life.L
             return "running"
         past = read_past(job, stage, attempt) or _begun_for_it(job, stage, attempt, fd)
     finally:
-        os.close(fd)
+        let_go(fd)
     if past is None:
         return "crashed"
     if past.ended is not None:

@@ -244,6 +244,12 @@ def open_to_lock(path: Path) -> int:
         return open_to_read(path)
 
 
+def let_go(fd: int) -> None:
+    """Close a descriptor that was open to ask something. It is closed even where the disk refuses (see close(2))."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
 def seize(fd: int) -> bool | None:
     """Try to lock a file as nobody can while somebody alive holds a lock on it. None: there are no locks to be had."""
     try:
@@ -266,7 +272,7 @@ def is_free(path: Path) -> bool | None:
     try:
         return seize(fd)
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def is_locked(path: Path) -> bool:
