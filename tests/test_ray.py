@@ -213,11 +213,17 @@ def test_what_a_worker_cannot_even_begin_is_in_the_record(job: Path) -> None:
 
 def test_a_program_dies_with_its_worker(job: Path) -> None:
     """Else it would go on beside the next attempt."""
-    code = "import os, time\nprint(os.getpid(), flush=True)\nos.kill(os.getppid(), 9)\ntime.sleep(600)"
-    result = run_job(job, "subtitles", [RayStage("asr", [sys.executable, "-c", code])])
+    program = """
+        import os, sys, time
+        with open(sys.argv[1], "w") as file:
+            file.write(str(os.getpid()))
+        os.kill(os.getppid(), 9)
+        time.sleep(600)
+    """
+    script = write_script(job.parent / "program.py", program)
+    result = run_job(job, "subtitles", [RayStage("asr", [sys.executable, str(script), "{job}/pid"])])
     assert result.status == "crashed"
-    said = (job / "06_asr" / "stage.log").read_text()
-    pid = int(said.split("] ")[-1])
+    pid = int((job / "pid").read_text())
     wait_until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
 
 
