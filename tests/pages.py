@@ -225,7 +225,7 @@ class Session:
     def _output(self, block: Block, argv: list[str], expected: int) -> str:
         done = subprocess.run(
             argv, cwd=self.directory, env=self._environment, capture_output=True, text=True, encoding="utf-8",
-            timeout=LIMIT, check=False, stdin=subprocess.DEVNULL,
+            timeout=3 * LIMIT, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode == expected, f"{block.where}: {argv[-1]}\n{done.stdout}{done.stderr}"
         self.ran += 1

@@ -27,6 +27,10 @@ LOOKS = 250
 MOST_LOOKS = 6 * LOOKS
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 _REFUSALS = 3
+#: Claims of this process that are over and that the file system would not remove: the next takes one as it is. Else
+#: each stage would wait for its own where nothing can be removed.
+_kept: set[str] = set()
+_MOST_KEPT = 1_000
 #: File systems of one machine, where a lock keeps everybody out. To make and remove a file costs more than the lock.
 _LOCAL = {
     "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "overlay", "ramfs", "reiserfs", "tmpfs",
@@ -69,9 +73,12 @@ def claimed(path: str, *, alone: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
+        try:
             if own and os.readlink(path) == own:
                 os.unlink(path)
+        except OSError:
+            if len(_kept) < _MOST_KEPT:
+                _kept.add(own)
 
 
 def _take(path: str, alone: bool) -> str:
@@ -102,6 +109,10 @@ def _take(path: str, alone: bool) -> str:
             return ""
         if said == own and link == path:  # it was made, and the answer lost on its way
             return own
+        if link == path and said in _kept and said.startswith(f"{host}.{os.getpid()}."):
+            with suppress(KeyError):  # another thread was faster
+                _kept.remove(said)
+                return said
         refused = 0
         heir = f"{path}.{_short(said)}"
         gone = os.path.lexists(heir) or (alone and said.startswith(f"{host}."))
