@@ -34,7 +34,7 @@ from ray_cluster import RayCluster  # noqa: E402
 
 from otel_stageio.integrations.ray import JobResult, Progress, RayStage, run_jobs  # noqa: E402
 
-JOBS = int(os.environ.get("STAGEIO_RAY_JOBS", "40"))
+JOBS = int(os.environ.get("STAGEIO_RAY_JOBS", "24"))
 STAGES = ("demux", "asr", "alignment", "translation", "mux")
 
 pytestmark = [
@@ -55,7 +55,10 @@ def cluster() -> Iterator[RayCluster]:
 
 
 class Killer:
-    """SIGKILL for a worker that is at a stage, once a second; counts them."""
+    """SIGKILL for one of the workers that are at a stage, once a second; counts them.
+
+    A worker that is alone is let be: on a slow machine, where a stage takes longer than a second, it would never end.
+    """
 
     def __init__(self, cluster: RayCluster) -> None:
         self.killed = 0
@@ -75,7 +78,7 @@ class Killer:
     def _run(self) -> None:
         while not self._over.wait(1):
             busy = [pid for pid, title in workers(self._raylets) if title in STAGES]
-            if busy:
+            if len(busy) > 1:
                 self.killed += 1
                 try:
                     os.kill(self._random.choice(busy), signal.SIGKILL)
@@ -117,7 +120,7 @@ def test_every_job_ends_every_attempt_is_there_and_nothing_is_told_that_was_not(
     cluster: RayCluster, collector: Any, jaeger: Any, tmp_path: Path
 ) -> None:
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.http
-    stages = [RayStage(name, work.leave_marks, num_cpus=1, max_retries=20) for name in STAGES]
+    stages = [RayStage(name, work.leave_marks, num_cpus=1, max_retries=1000) for name in STAGES]
     jobs = [tmp_path / f"job{number:03}" for number in range(JOBS)]
     gone = threading.Event()
 
@@ -129,7 +132,7 @@ def test_every_job_ends_every_attempt_is_there_and_nothing_is_told_that_was_not(
     with Killer(cluster) as killer:
         results = run_jobs(jobs, "subtitles", stages, at_once=16, on_progress=in_the_middle)
     assert gone.is_set()
-    assert Counter(result.status for result in results) == {"success": JOBS}
+    assert [result for result in results if result.status != "success"] == []
 
     ended: Counter[str] = Counter()
     for job, result in zip(jobs, results, strict=True):
