@@ -133,8 +133,7 @@ def join(recorder: Recorder, *, durable: bool) -> Opening | None:
         return None
     job, stage = recorder.job, recorder.stage
     name, _, number = os.environ.get(sc.ENV_STAGE, "").rpartition(".")
-    here = os.path.realpath(job.root)
-    if _joined or name != stage or os.environ.get(sc.ENV_JOB) != here or not number.isdigit():
+    if _joined or name != stage or not number.isdigit() or os.environ.get(sc.ENV_JOB) != os.path.realpath(job.root):
         return None
     content = runs.find(runs.load(job), os.environ.get(sc.ENV_RUN_ID, ""))
     path = job.journal(stage, int(number))

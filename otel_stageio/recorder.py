@@ -19,6 +19,7 @@ from . import ambient, fit
 from . import semconv as sc
 from ._version import __version__
 from .capture import Capture
+from .capture.redaction import Innocent
 from .events import DEBUG, INFO, SEVERITY_TEXT, WARN, Event
 from .fold import Fold
 from .layout import Job
@@ -126,7 +127,7 @@ class Recorder(Voice):
         resource = process_resource()
         keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
         scope = {key: self._identity[key] for key in keys}
-        about = encode.resource(self.capture.attributes(resource.attributes))
+        about = encode.resource(self.capture.attributes(dict(resource.attributes)))
 
         def envelope(kind: str, scope: dict[str, Any]) -> encode.Envelope:
             around = encode.scope(sc.SCOPE_NAME, __version__, scope)
@@ -245,7 +246,7 @@ class Recorder(Voice):
             return
         context = span.get_span_context()
         beginning, inside = encode.beginning(span), encode.attributes(attributes)
-        self._begun[context.span_id] = _Begun(name, attributes, self.capture.redactor.lessons, beginning, inside)
+        self._begun[context.span_id] = _Begun(name, attributes, self.capture.redactor.innocent, beginning, inside)
         if not self._open_spans.began(context.span_id, encode.begun(beginning, inside)):
             self._open_spans.began(context.span_id, encode.begun(beginning, ""))
 
@@ -269,7 +270,7 @@ class Recorder(Voice):
         if begun is not None and begun.name == span.name:
             beginning = begun.beginning
             if begun.attributes == attributes:
-                captured = begun.lessons == self.capture.redactor.lessons
+                captured = begun.innocent is self.capture.redactor.innocent
                 # True is equal to 1 and another thing in JSON; lists are not looked into.
                 if all(type(attributes[key]) is type(item) in _SCALAR for key, item in begun.attributes.items()):
                     inside = begun.inside
@@ -539,11 +540,11 @@ def _link_to_source(span: trace.Span, attributes: Mapping[str, Any]) -> None:
 
 
 class _Begun(NamedTuple):
-    """A span as it was when it began; ``lessons`` counts what the redactor had learned by then."""
+    """A span as it was when it began; ``innocent`` is another one if the redactor has learnt something since."""
 
     name: str
     attributes: Mapping[str, Any]
-    lessons: int
+    innocent: Innocent
     beginning: str
     inside: str
 

@@ -169,7 +169,8 @@ def all_runs(job: Job) -> list[dict[str, Any]]:
 
 def _finished_attempts(job: Job) -> list[int]:
     with suppress(OSError):
-        return [int(path.stem) for path in job.former_runs.glob("*.json") if path.stem.isdecimal()]
+        names = (name.partition(".") for name in os.listdir(job.former_runs))
+        return [int(number) for number, _, kind in names if number.isdecimal() and kind == "json"]
     return []
 
 
@@ -266,7 +267,8 @@ def begin(
         if detached:
             content["detached"] = run["detached"] = True
         begun = Run(dict(run))
-    _close_superseded(job)
+        earlier = run["earlier"]
+    _close_superseded(job, earlier)
     return begun
 
 
@@ -310,7 +312,7 @@ def enter(job: Job, stage: str, handed: str | None, outside: SpanContext | None,
         _note(job, content, chosen["run_id"], stage, attempt)
         entry = Entry(Run(dict(chosen)), attempt, journal, opened, alive)
     if opened:
-        _close_superseded(job)
+        _close_superseded(job, chosen["earlier"])
     return entry
 
 
@@ -468,9 +470,9 @@ def close(
 
 
 @never_raises()
-def _close_superseded(job: Job) -> None:
+def _close_superseded(job: Job, earlier: list[dict[str, Any]]) -> None:
     """No stage joins a run that nobody owns once another has begun: it is over when its stages are."""
-    for run in load(job).get("earlier", ()):
+    for run in earlier:
         if (run.get("implicit") or run.get("detached")) and run.get("status") == "running":
             close(job, run["run_id"])
 

@@ -37,6 +37,7 @@ def started(body: str, job: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(body)],
         env={**os.environ, "JOB": str(job)},
+        stdin=subprocess.PIPE,  # who runs the tests may have none, and then nothing is waited for
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

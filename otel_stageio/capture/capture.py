@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..layout import Job
@@ -24,8 +25,6 @@ class Capture:
         self.paths = PathPolicy(job)
         self._plainer = Plainer(self.redactor.text, self.redactor.key, MASK)
         self._reported = (0, 0)
-        #: Attribute names that stay as they are and hide nothing.
-        self._names: set[str] = set()
 
     def text(self, text: str) -> str:
         """A message: whole, without control characters and credentials."""
@@ -54,9 +53,8 @@ class Capture:
         if self._fit_for_wire(value):
             return value.copy()
         attributes = {key: self.wire(item) for key, item in self.mapping(value).items()}
-        unchanged = (key for key in value if type(key) is str and key in attributes)
-        if len(self._names) < _MOST_KNOWN:
-            self._names.update(key for key in unchanged if not self.redactor.key(key) and not self.paths.mentions(key))
+        unchanged = (key for key in value if type(key) is str and key in attributes and os.sep not in key)
+        _remember(self.redactor.innocent.names, (key for key in unchanged if not self.redactor.key(key)))
         return attributes
 
     def name(self, value: Any) -> str:
@@ -65,8 +63,9 @@ class Capture:
 
     def _fit_for_wire(self, values: dict[Any, Any]) -> bool:
         """Whether these are numbers and harmless texts under known names: most are, and at every span."""
+        names = self.redactor.innocent.names
         for key, item in values.items():
-            if key not in self._names:
+            if key not in names:
                 return False
             kind = type(item)
             if kind is str:
@@ -81,14 +80,12 @@ class Capture:
 
     def _harmless(self, text: str) -> bool:
         """A cheap first look: True means that capture would change nothing in ``text``."""
-        innocent = self.redactor.innocent
-        if text in innocent:
-            return True
-        if len(text) > _SHORT or not text.isprintable() or self.redactor.suspicious(text) or self.paths.mentions(text):
-            return False
-        if len(innocent) < _MOST_KNOWN:
-            innocent.add(text)
-        return True
+        innocent = self.redactor.innocent.texts
+        if text not in innocent:
+            if len(text) > _SHORT or not text.isprintable() or self.redactor.suspicious(text):
+                return False
+            _remember(innocent, [text])
+        return not self.paths.mentions(text)
 
     def wire(self, value: Plain) -> Plain:
         if isinstance(value, str):
@@ -108,3 +105,9 @@ class Capture:
         now = (self.redactor.count + self._plainer.masked, self._plainer.changed)
         before, self._reported = self._reported, now
         return now[0] - before[0], now[1] - before[1]
+
+
+def _remember(known: set[str], found: Iterable[str]) -> None:
+    if len(known) >= _MOST_KNOWN:  # ids that do not come again have filled it
+        known.clear()
+    known.update(found)

@@ -22,11 +22,15 @@ class PathPolicy:
         word = environ.get(ENV_PATHS, "job").strip().lower()
         self.kind = word if word in ("job", "name", "absolute") else "job"
         self._root = str(job.root)
-        #: (directory, how text shows it), the longest first: the job often lies in the home directory.
-        self._places: list[tuple[str, str]] = []
-        if self.kind != "absolute":
-            places = {self._root: ".", os.path.realpath(self._root): ".", os.path.expanduser("~"): "~"}
-            self._places = sorted((item for item in places.items() if len(item[0]) > 1), key=_length, reverse=True)
+
+    @functools.cached_property
+    def _places(self) -> list[tuple[str, str]]:
+        """(directory, how text shows it), the longest first: the job often lies in the home directory."""
+        if self.kind == "absolute":
+            return []
+        places = {self._root: ".", os.path.realpath(self._root): ".", os.path.expanduser("~"): "~"}
+        absolute = (item for item in places.items() if len(item[0]) > 1 and os.sep in item[0])
+        return sorted(absolute, key=_length, reverse=True)
 
     def relative(self, path: str) -> str:
         """A path as telemetry shows it. ``path`` may be relative to the working directory."""
@@ -43,6 +47,8 @@ class PathPolicy:
 
     def mentions(self, text: str) -> bool:
         """A cheap first look: False means that :meth:`text` would change nothing."""
+        if os.sep not in text:
+            return False
         for place, _ in self._places:  # noqa: SIM110  (any() with a generator costs half as much again)
             if place in text:
                 return True

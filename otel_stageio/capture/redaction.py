@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from ..semconv import ENV_REDACT
@@ -144,6 +145,19 @@ def is_secret_key(key: str) -> bool:
     return False
 
 
+class Innocent(NamedTuple):
+    """Short texts and names of attributes in which nothing was found: stages say the same few again and again."""
+
+    texts: set[str]
+    names: set[str]
+
+
+@functools.lru_cache(8)
+def _innocent(secrets: tuple[str, ...], extra: tuple[re.Pattern[str], ...]) -> Innocent:
+    """The same for all stages of a process that hide the same."""
+    return Innocent(set(), set())
+
+
 class Redactor:
     """Finds credentials in keys and text. ``count`` is how many were masked.
 
@@ -157,22 +171,19 @@ class Redactor:
         environ = os.environ if environ is None else environ
         self.count = 0
         self._secrets: tuple[str, ...] = ()
-        #: Short texts in which nothing was found: a stage says the same few again and again.
-        self.innocent: set[str] = set()
-        #: How often secrets were learnt: what was found innocent before may not be so after.
-        self.lessons = 0
         self._extra = tuple(map(_compile, patterns_of(environ.get(ENV_REDACT, ""))))
+        #: Another one once something was learnt: what was found innocent before may not be so after.
+        self.innocent = _innocent(self._secrets, self._extra)
         self.learn(environ)
 
     def learn(self, environ: Mapping[str, str], argv: Sequence[str] = ()) -> None:
         """Take in the secrets of an environment, and of a command line, to mask them wherever they turn up."""
         secrets = [*_secret_words(argv), *(secret for item in environ.items() for secret in _secrets_of(*item))]
         if secrets:
-            self.lessons += 1
-            self.innocent.clear()
             found = {form for secret in secrets for form in _forms(secret)}
             # Longest first: one secret may be a part of another.
-            self._secrets = tuple(sorted({*self._secrets, *found}, key=len, reverse=True))
+            self._secrets = tuple(sorted({*self._secrets, *found}, key=lambda form: (-len(form), form)))
+            self.innocent = _innocent(self._secrets, self._extra)
 
     def key(self, key: str) -> bool:
         return is_secret_key(key) or any(any(found[0] for found in pattern.finditer(key)) for pattern in self._extra)

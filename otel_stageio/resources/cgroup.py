@@ -6,8 +6,11 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from .kernel import read
 
 _ROOT = Path("/sys/fs/cgroup")
 _SELF = Path("/proc/self/cgroup")
@@ -24,7 +27,7 @@ class OomKills(NamedTuple):
 
     def rose(self) -> bool:
         """Whether there have been more since."""
-        count = _count(Path(self.path))
+        count = _count(self.path)
         return count is not None and count > self.killed
 
 
@@ -33,30 +36,30 @@ def oom_kills() -> OomKills | None:
     for path in _files():
         count = _count(path)
         if count is not None:
-            return OomKills(str(path), count)
+            return OomKills(path, count)
     return None
 
 
-def _files() -> list[Path]:
+def _files() -> list[str]:
     found = []
     try:
-        for line in _SELF.read_text().splitlines():
+        for line in os.fsdecode(read(_SELF)).splitlines():
             number, controllers, group = line.split(":", 2)
             if number == "0":
-                found.append(_ROOT / group.lstrip("/") / "memory.events")
+                found.append(os.path.join(_ROOT, group.lstrip("/"), "memory.events"))
             elif controllers == "memory":
-                found.append(_ROOT / "memory" / group.lstrip("/") / "memory.oom_control")
+                found.append(os.path.join(_ROOT, "memory", group.lstrip("/"), "memory.oom_control"))
     except (OSError, ValueError):
         return []
     # In a container the path may be one of the host's; what is mounted there is the container's own group.
-    return [*found, _ROOT / "memory.events", _ROOT / "memory" / "memory.oom_control"]
+    return [*found, os.path.join(_ROOT, "memory.events"), os.path.join(_ROOT, "memory", "memory.oom_control")]
 
 
-def _count(path: Path) -> int | None:
+def _count(path: str) -> int | None:
     try:
-        for line in path.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
+        for line in read(path).splitlines():
+            name, _, count = line.partition(b" ")
+            if name == b"oom_kill":
                 return int(count)
     except (OSError, ValueError):
         pass
@@ -76,10 +79,10 @@ class Group:
     def of(cls, pid: int, root: Path = _ROOT, proc: Path = Path("/proc")) -> Group | None:
         """The group of a process; None unless all processes in it are that one, or come from it."""
         try:
-            lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+            lines = os.fsdecode(read(f"{proc}/{pid}/cgroup")).splitlines()
             path = next(line.split(":", 2)[2] for line in lines if line.startswith("0::"))
             directory = root / path.lstrip("/")
-            members = {int(word) for word in (directory / "cgroup.procs").read_text().split()}
+            members = {int(word) for word in read(directory / "cgroup.procs").split()}
         except (OSError, ValueError, StopIteration):
             return None
         if pid not in members or not all(_comes_from(member, pid, proc) for member in members):
@@ -97,14 +100,14 @@ class Group:
                 found[key] = round((now[name] - self._begin.get(name, 0)) / 1e6, 6)
         for key, file in (("memory_peak_bytes", "memory.peak"), ("memory_limit_bytes", "memory.max")):
             try:
-                found[key] = int((self._directory / file).read_text())
+                found[key] = int(read(self._directory / file))
             except (OSError, ValueError):  # "max": no limit
                 pass
         return found
 
     def _cpu(self) -> dict[str, int]:
         try:
-            lines = (self._directory / "cpu.stat").read_text().splitlines()
+            lines = read(self._directory / "cpu.stat").decode().splitlines()
             return {name: int(number) for name, _, number in (line.partition(" ") for line in lines)}
         except (OSError, ValueError):
             return {}
@@ -115,7 +118,7 @@ def _comes_from(pid: int, ancestor: int, proc: Path) -> bool:
         if pid == ancestor:
             return True
         try:
-            pid = int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+            pid = int(read(f"{proc}/{pid}/stat").rpartition(b")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             return True  # it has ended meanwhile
         if pid <= 1:

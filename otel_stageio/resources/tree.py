@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .kernel import read
+
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 #: Each thread has its children in a file of its own: of a process with more threads than this they are looked for less
@@ -168,8 +170,8 @@ class Tree:
         with suppress(OSError):  # it has ended
             threads = os.listdir(f"/proc/{pid}/task")
         for thread in threads:
-            with suppress(OSError, ValueError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                children += map(int, file.read().split())
+            with suppress(OSError, ValueError):
+                children += map(int, read(f"/proc/{pid}/task/{thread}/children").split())
         self._children[pid] = (len(threads), children)
         return children
 
@@ -230,8 +232,7 @@ def _process(pid: int) -> tuple[Used, int, int] | None:
     if not _LINUX:
         return _process_by_psutil(pid)
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         user, system = int(fields[11]) + int(fields[13]), int(fields[12]) + int(fields[14])
         memory, threads = int(fields[21]) * _PAGE, int(fields[17])
     except (OSError, ValueError, IndexError):
@@ -242,8 +243,7 @@ def _process(pid: int) -> tuple[Used, int, int] | None:
 def _disk(pid: int) -> tuple[int | None, int | None]:
     """Bytes (read, written) by a process and those it has waited for; another user's process keeps them to itself."""
     try:
-        with open(f"/proc/{pid}/io", "rb") as file:
-            fields = dict(line.split(b":") for line in file.read().splitlines())
+        fields = dict(line.split(b":") for line in read(f"/proc/{pid}/io").splitlines())
         return int(fields[b"read_bytes"]), int(fields[b"write_bytes"])
     except (OSError, ValueError, KeyError):
         return None, None

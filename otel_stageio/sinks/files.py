@@ -98,6 +98,8 @@ class AppendFile:
 def _ends_torn(path: Path, fd: int) -> bool:
     """Whether the file ends in half a line that nobody is about to complete."""
     try:
+        if not os.fstat(fd).st_size:  # most are new
+            return False
         with open(path, "rb") as file:
             for _ in range(100):
                 size = os.fstat(fd).st_size
@@ -125,8 +127,8 @@ def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = Fals
     Raises:
         OSError: as the file system says; the old content is then still there.
     """
-    name = f"{path.parent.name}.{path.name}.{os.getpid()}.{runtime.ids.span_id():x}"
-    draft = temporary / name
+    directory, name = os.path.split(path)
+    draft = f"{temporary}/{os.path.basename(directory)}.{name}.{os.getpid()}.{runtime.ids.span_id():x}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(draft, flags, 0o644)
@@ -213,8 +215,12 @@ def locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         real = False
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(lock_file(path)), fcntl.LOCK_EX)
+            try:
+                fd = stack.enter_context(lock_file(path))
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                fd = stack.enter_context(lock_file(path))
+            fcntl.flock(fd, fcntl.LOCK_EX)
             real = True
         except OSError:
             pass

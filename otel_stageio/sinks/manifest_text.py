@@ -25,6 +25,8 @@ _IN_SHORT = (
 )  # fmt: skip
 _LONGEST_MESSAGE = 200
 
+_quote = json.encoder.encode_basestring_ascii
+
 
 class ManifestText:
     """Makes the text of one directory's manifest, again and again."""
@@ -45,7 +47,7 @@ class ManifestText:
 
     def _text(self, whole: dict[str, Any], substages: str = "") -> str:
         own = {key: item for key, item in whole.items() if key not in ("attempts", "substages")}
-        text = json.dumps(own, indent=2, ensure_ascii=True, allow_nan=False).removesuffix("\n}")
+        text = _indented(own).removesuffix("\n}")
         text += ',\n  "attempts": ' + _listed("[", [self._lines[id(former)][1] for former in whole["attempts"]], "]")
         return text + (f',\n  "substages": {substages}' if substages else "") + "\n}"
 
@@ -73,7 +75,7 @@ class ManifestText:
             if type(attempt) is not int or not isinstance(stage, str) or safe_name(stage) != stage:
                 return None
             path = self._job.machinery / "attempts" / f"{stage}.{attempt}.json"
-            text = json.dumps(former, indent=2, ensure_ascii=True, allow_nan=False)
+            text = _indented(former)
             replace(path, text.encode() + b"\n", self._job.temporary)
         except (OSError, ValueError):
             return None
@@ -87,6 +89,24 @@ class ManifestText:
 
 def _dump(content: Any) -> str:
     return json.dumps(content, ensure_ascii=True, allow_nan=False)
+
+
+def _indented(content: Any, end: str = "\n") -> str:
+    """What `json.dumps` makes of it with an indent of 2, in two thirds of its time: with one it has no C.
+
+    Args:
+        end: of a line, with the indent of the next.
+    """
+    kind = type(content)
+    if kind is str:
+        return _quote(content)
+    within = end + "  "
+    if kind is dict and content:
+        pairs = [f"{within}{_quote(key)}: {_indented(item, within)}" for key, item in content.items()]
+        return f"{{{','.join(pairs)}{end}}}"
+    if kind is list and content:
+        return f"[{','.join([within + _indented(item, within) for item in content])}{end}]"
+    return _dump(content)
 
 
 def _listed(start: str, items: list[str], end: str) -> str:
