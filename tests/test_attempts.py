@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 from helpers import read_manifest, run_python, strict_json, write_script
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from otel_stageio import Manifest, Pipeline, RunRecord, StageIO, recover
 from otel_stageio import run as runs
 from otel_stageio.cli.app import app
 from otel_stageio.layout import Job
+from otel_stageio.sinks.manifest_text import _indented
 from otel_stageio.testing import Records
 
 
@@ -268,3 +271,16 @@ def test_what_the_sixtieth_attempt_costs(records: Records, capsys: pytest.Captur
         print(f"\nopening a stage, ms, tens of attempts: {' '.join(means)}; {sizes}")
     assert len(RunRecord.load(records.job).earlier) == 59
     assert len(records.manifest("asr")["attempts"]) == 59
+
+
+# -- the text of the file --------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON)
+def test_a_record_is_indented_as_the_original_indented_it(content: Any) -> None:
+    assert _indented(content) == json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False)

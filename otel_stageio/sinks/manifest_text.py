@@ -100,12 +100,15 @@ def _indented(content: Any, end: str = "\n") -> str:
     kind = type(content)
     if kind is str:
         return _quote(content)
+    if kind is int:
+        return str(content)
     within = end + "  "
-    if kind is dict and content:
+    if kind is dict:
         pairs = [f"{within}{_quote(key)}: {_indented(item, within)}" for key, item in content.items()]
-        return f"{{{','.join(pairs)}{end}}}"
-    if kind is list and content:
-        return f"[{','.join([within + _indented(item, within) for item in content])}{end}]"
+        return f"{{{','.join(pairs)}{end}}}" if pairs else "{}"
+    if kind is list:
+        items = [within + _indented(item, within) for item in content]
+        return f"[{','.join(items)}{end}]" if items else "[]"
     return _dump(content)
 
 
