@@ -24,6 +24,8 @@ _SHARES = {"failed": 3, "crashed": 2, "open": 15}
 #: The same where a fifth is on other hosts: ``remote`` runs there, as far as anybody knows, ``lost`` was closed so.
 _FLEET_SHARES = {"failed": 3, "crashed": 2, "remote": 10, "lost": 10}
 _HOSTS = 40
+#: Seconds for each of many jobs.
+A_JOB = 0.001
 _REMOTE = "gpu-000"
 #: Jobs that really run meanwhile.
 _RUNNING = 20
@@ -104,12 +106,12 @@ def jobs(where: Path, scale: Scale) -> Iterator[Result]:
         root.mkdir(parents=True)
     make_jobs(many, scale.files)
     make_jobs(fleet, scale.files // 10, _FLEET_SHARES)
-    yield _status(many, f"status of a directory with {scale.files:,} jobs", scale)
+    yield status_of(many, f"status of a directory with {scale.files:,} jobs", scale, scale.files * A_JOB)
     what = f"status of {scale.files // 10:,} jobs, a fifth of them on {_HOSTS} other hosts"
-    yield _status(fleet, what, scale)
+    yield status_of(fleet, what, scale, 2.0)
 
 
-def _status(root: Path, what: str, scale: Scale) -> Result:
+def status_of(root: Path, what: str, scale: Scale, limit: float) -> Result:
     words = [sys.executable, "-m", "otel_stageio", "status", str(root)]
     ours, theirs = [], []
     with running(root):
@@ -121,4 +123,4 @@ def _status(root: Path, what: str, scale: Scale) -> Result:
             for path in find_jobs(str(root)):
                 (Path(path) / ".stageio" / "run.json").read_bytes()
             theirs.append(time.perf_counter() - began)
-    return Result("jobs", what, "finding them, reading run.json", ours, theirs, limit=2.0)
+    return Result("jobs", what, "finding them, reading run.json", ours, theirs, limit=limit)

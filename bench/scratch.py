@@ -28,3 +28,8 @@ def new_job(where: Path, stage: str = "asr") -> Path:
     for directory in (job.stage_dir(stage), job.logs, job.spool):
         directory.mkdir(parents=True)
     return job.base
+
+
+def fresh(count: int) -> list[int]:
+    """Numbers that no other directory has in its name."""
+    return [next(_numbers) for _ in range(count)]
