@@ -69,7 +69,7 @@ class Recorder(Voice):
         self.pid = os.getpid()
         self._lock = threading.RLock()
         self._fold = Fold()
-        #: Losses by sink: those that the journal tells of, and those that the fold has counted.
+        #: Losses by name: those that the journal tells of, and those that the fold has counted.
         self._told: dict[str, int] = {}
         self._counted: dict[str, int] = {}
         self._projected = 0
@@ -172,8 +172,8 @@ class Recorder(Voice):
             self._whole &= written
         if written:
             _enter(event, self._told)
-        for key in [key for key in event.attributes if key.removeprefix(sc.LOST_PREFIX) in _SINKS]:
-            del event.attributes[key]
+        for name in _LOSSES:
+            event.attributes.pop(name, None)
         event.attributes.update(self._losses_since(self._counted))
         _enter(event, self._counted)
         self._fold.apply(event)
@@ -211,18 +211,17 @@ class Recorder(Voice):
         """What has been lost and is not in a ledger yet. The journal and the fold have one each: a disk that refuses
         an event has not got what it tells of, and the next tells of that as well.
         """
-        totals = {
-            "stage_log": self.stage_log.failed,
-            "pipeline_log": self.pipeline_log.failed,
-            "journal": self.spool.failed,
-            "spool_full": self.spool.dropped,
-            "manifest": self._manifest.failed if self._manifest is not None else 0,
-        }
-        new = {}
-        for what, total in totals.items():
-            if total > ledger.get(what, 0):
-                new[sc.LOST_PREFIX + what] = total - ledger.get(what, 0)
-        return new
+        totals = (
+            self.stage_log.failed,
+            self.pipeline_log.failed,
+            self.spool.failed,
+            self.spool.dropped,
+            self._manifest.failed if self._manifest is not None else 0,
+        )
+        if not any(totals):  # as nearly always
+            return {}
+        lost = ((name, total - ledger.get(name, 0)) for name, total in zip(_LOSSES, totals, strict=True))
+        return {name: count for name, count in lost if count > 0}
 
     def _late(self) -> None:
         self.emit(sc.EVENT_LATE, {sc.LOST_PREFIX + "late": 1}, "said after the stage had ended", WARN, save=True)
@@ -552,13 +551,15 @@ class _Begun(NamedTuple):
 _SCALAR = (str, int, float, bool)
 
 
-_SINKS = frozenset({"stage_log", "pipeline_log", "journal", "spool_full", "manifest"})
+#: What a stage may lose where, as its events tell of it.
+_LOSSES = tuple(sc.LOST_PREFIX + what for what in ("stage_log", "pipeline_log", "journal", "spool_full", "manifest"))
 
 
 def _enter(event: Event, ledger: dict[str, int]) -> None:
     """Note what an event tells of losses."""
-    for what in _SINKS:
-        ledger[what] = ledger.get(what, 0) + event.attributes.get(sc.LOST_PREFIX + what, 0)
+    for name in _LOSSES:
+        if name in event.attributes:
+            ledger[name] = ledger.get(name, 0) + event.attributes[name]
 
 
 #: Nanoseconds to the first heartbeat, and at most between two.

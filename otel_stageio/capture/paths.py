@@ -56,6 +56,8 @@ class PathPolicy:
 
     def text(self, text: str) -> str:
         """Text with the job's directory made relative and the home directory made ``~``."""
+        if os.sep not in text:
+            return text
         for place, short in self._places:
             if place in text:
                 inside, alone = _patterns(place)

@@ -33,7 +33,8 @@ class Console:
     def __init__(self, *, marked: bool = True) -> None:
         word = os.environ.get(ENV_CONSOLE, "auto").strip()
         self.off = word.lower() == "off"
-        self._plain = word.lower() != "auto"
+        self._plain = word.lower() != "auto" or os.environ.get("TERM", "dumb") in ("", "dumb")
+        self._colourless = bool(os.environ.get("NO_COLOR"))
         self._mark = f"{MARK}{word[len(_RELAY) :]} " if marked and word.startswith(_RELAY) else ""
 
     def write(self, text: str, result: str = "") -> None:
@@ -89,10 +90,10 @@ class Console:
             _put(sys.stdout, _ERASE + line)
 
     def _is_terminal(self, stream: Any) -> bool:
-        return not self._plain and os.environ.get("TERM", "dumb") not in ("", "dumb") and _is_a_tty(stream)
+        return not self._plain and _is_a_tty(stream)
 
     def _colours(self, stream: Any) -> bool:
-        return not os.environ.get("NO_COLOR") and self._is_terminal(stream)
+        return not self._colourless and self._is_terminal(stream)
 
 
 def _put(stream: Any, text: str) -> None:
