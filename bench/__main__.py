@@ -1,4 +1,4 @@
-"""``python -m bench [--quick] [--only NAME] [--growth] [--json FILE]``
+"""``python -m bench [--quick] [--only NAME] [--growth] [--save] [--json FILE]``
 
 Each line is one comparison. Both sides take turns in this very run; ``ratio`` is the median of their ratios turn by
 turn, so that a busy machine slows both. A missed aim is shown, not an error: time is no test.
@@ -12,11 +12,11 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from .growth import Curve, growth
 from .measure import FULL, QUICK, Result, Scale
+from .page import save
 from .table import grown, table
 
 #: What a caller's environment says about telemetry must not change what is measured.
@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="see that it runs; too short to mean anything")
     parser.add_argument("--only", choices=benches, action="append", metavar="NAME", help=", ".join(benches))
     parser.add_argument("--growth", action="store_true", help="how costs grow with numbers, and not the comparisons")
+    parser.add_argument("--save", action="store_true", help="write the results into docs/PERFORMANCE.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     options = parser.parse_args(arguments)
     scale = QUICK if options.quick else FULL
@@ -79,14 +80,19 @@ def main(arguments: list[str] | None = None) -> int:
             (where / name).mkdir()
             results.extend(benches[name](where / name, scale))
     print(grown(curves) if options.growth else table(results))
+    about = {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processors": os.cpu_count(),
+        "quick": options.quick,
+    }
+    if options.save:
+        save(results, curves, about)
     if options.json:
         document = {
-            "python": platform.python_version(),
-            "system": platform.system(),
-            "processors": os.cpu_count(),
-            "quick": options.quick,
+            **about,
             "results": [result.as_json() for result in results],
-            "curves": [asdict(curve) for curve in curves],
+            "curves": [curve.as_json() for curve in curves],
         }
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0

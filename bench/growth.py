@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from otel_stageio import StageIO
 
@@ -26,6 +27,9 @@ class Curve:
     measured: str
     points: dict[int, float]
 
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "measured": self.measured, "points": self.points}
+
     @property
     def growth(self) -> float:
         """What one costs among the most, over what it costs among the fewest."""
@@ -38,23 +42,26 @@ def growth(where: Path, scale: Scale) -> Iterator[Curve]:
 
     def curve(name: str, measured: str, counts: tuple[int, ...], cost: Callable[[int], float]) -> Curve:
         """Args: cost: seconds for one of so many."""
-        return Curve(name, measured, {count: statistics.median(cost(count) for _ in range(times)) for count in counts})
+        return Curve(name, measured, {count: cost(count) for count in counts})
+
+    def usual(cost: Callable[[Path, int], float]) -> Callable[[int], float]:
+        return lambda count: statistics.median(cost(where, count) for _ in range(times))
 
     os.environ["OTEL_STAGEIO_CONSOLE"] = "off"
     tens = (most // 10, most, most * 10)
-    yield curve("lines", "a log line of a stage with so many", tens, lambda count: _lines(where, count))
-    yield curve("spans", "an inner span of a stage with so many", tens, lambda count: _spans(where, count))
-    yield curve("files", "a tracked output, with its digest", tens[:2], lambda count: _files(where, count))
-    yield curve("attempts", "a stage's newest attempt of so many", (1, 10, 100), lambda count: _attempts(where, count))
+    yield curve("log line", "a log line of a stage with so many", tens, usual(_lines))
+    yield curve("inner span", "an inner span of a stage with so many", tens, usual(_spans))
+    yield curve("tracked output", "a tracked output, with its digest", tens[:2], usual(_files))
+    yield curve("attempt", "an attempt at a stage, the newest of so many", (1, 10, 100), usual(_attempts))
     yield curve(
-        "recovery", "a log line of twelve dead stages, recovered", tens,
+        "log line recovered", "a log line recovered, of twelve dead stages", (most // 10, most, most * 5),
         lambda count: statistics.median(recovery_of(where, count, times).ours) / 12 / count,
     )  # fmt: skip
     yield curve(
-        "report", "a log line of a report, twelve stages", (most // 5, most * 2, most * 10),
+        "log line in a report", "a log line in a report of twelve stages", (most // 5, most * 2, most * 10),
         lambda count: statistics.median(report_of(where, count, times).ours) / 12 / count,
     )  # fmt: skip
-    yield curve("status", "a job in a status of so many", tens[:2], lambda count: _status(where, count, scale))
+    yield curve("job in status", "a job in a status of so many", tens[:2], lambda count: _status(where, count, scale))
 
 
 def _lines(where: Path, count: int) -> float:
@@ -101,4 +108,4 @@ def _status(where: Path, count: int, scale: Scale) -> float:
     if not root.exists():
         root.mkdir(parents=True)
         make_jobs(root, count)
-    return statistics.median(status_of(root, "", scale, 0).ours) / count
+    return statistics.median(status_of("status", root, "", scale, 0).ours) / count

@@ -106,12 +106,13 @@ def jobs(where: Path, scale: Scale) -> Iterator[Result]:
         root.mkdir(parents=True)
     make_jobs(many, scale.files)
     make_jobs(fleet, scale.files // 10, _FLEET_SHARES)
-    yield status_of(many, f"status of a directory with {scale.files:,} jobs", scale, scale.files * A_JOB)
+    what = f"status of a directory with {scale.files:,} jobs"
+    yield status_of("status", many, what, scale, scale.files * A_JOB)
     what = f"status of {scale.files // 10:,} jobs, a fifth of them on {_HOSTS} other hosts"
-    yield status_of(fleet, what, scale, 2.0)
+    yield status_of("status-hosts", fleet, what, scale, 2.0)
 
 
-def status_of(root: Path, what: str, scale: Scale, limit: float) -> Result:
+def status_of(name: str, root: Path, what: str, scale: Scale, limit: float) -> Result:
     words = [sys.executable, "-m", "otel_stageio", "status", str(root)]
     ours, theirs = [], []
     with running(root):
@@ -123,4 +124,4 @@ def status_of(root: Path, what: str, scale: Scale, limit: float) -> Result:
             for path in find_jobs(str(root)):
                 (Path(path) / ".stageio" / "run.json").read_bytes()
             theirs.append(time.perf_counter() - began)
-    return Result("jobs", what, "finding them, reading run.json", ours, theirs, limit=limit)
+    return Result(name, what, "finding them, reading run.json", ours, theirs, limit=limit)

@@ -47,6 +47,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 NOT_RUN = Counter({
     ("README.md", "a section of .ci/run"): 1,
     ("README.md", "docs/TUTORIAL.md runs it"): 1,
+    ("docs/PERFORMANCE.md", "takes half an hour"): 1,
     ("docs/SCHEDULERS.md", "Slurm; tests/test_schedulers.py runs it with a stand-in"): 1,
     ("docs/SCHEDULERS.md", "a cluster"): 1,
     ("docs/SCHEDULERS.md", "tests/test_schedulers_prefect.py does, in its environment"): 1,
