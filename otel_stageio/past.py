@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import run as runs
+from . import run_file
 from . import semconv as sc
 from ._version import __version__
 from .capture import Capture
@@ -80,8 +80,6 @@ def never_begun(
         taken_ns: when it took its number.
         had_begun: whether there is a sign of that beside the run record, which may be damaged.
     """
-    from .opening import identity_of
-
     every = list(every_run)
     noted = [run for run in every if any(_is(item, stage, attempt) for item in run.get("stages", ()))]
     if not noted and had_begun:
@@ -89,7 +87,7 @@ def never_begun(
     if not noted:
         return None
     content = noted[0]
-    run = runs.Run(content)
+    run = run_file.Run(content)
     entries = [item for item in content.get("stages", ()) if _is(item, stage, attempt)]
     # Where it ran; an entry of a former version does not say, and then it ran where the run began.
     where = entries[0] if entries and "host" in entries[0] else content.get("owner", {})
@@ -100,7 +98,7 @@ def never_begun(
         "parent_span_id": f"{run.root_span_id:016x}",
     }
     attributes = {
-        **identity_of(run, stage, attempt),
+        **run_file.identity_of(run, stage, attempt),
         sc.LOCAL_HOST: where.get("host", ""),
         sc.LOCAL_BOOT_ID: where.get("boot_id", ""),
         sc.LOCAL_TRACE: ids,

@@ -26,8 +26,8 @@ from .layout import Job
 from .lines import LineWriter
 from .opening import enter, join
 from .otlp import decode, encode
+from .otlp.built_span import context as span_context
 from .otlp.provider import process_resource
-from .otlp.root_span import context as span_context
 from .otlp.span_events import Bridge
 from .recovery import end_spans
 from .resources import out_of_memory

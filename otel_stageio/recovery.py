@@ -14,8 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import life
-from . import run as runs
+from . import life, run_end, run_file
 from . import semconv as sc
 from .capture import Capture
 from .events import ERROR, SEVERITY_TEXT, Event
@@ -174,12 +173,12 @@ def _close_runs(job: Job, lost_after: float, *, idle: bool) -> None:
         nobodys = (run.get("implicit") and not idle) or (run.get("detached") and number == 0)
         if run.get("status") == "running" and not nobodys and not _owner_lives(job, run, lost_after):
             with suppress(OSError):  # what cannot be read now is closed by the next who can
-                runs.close(job, run["run_id"], lost_after=lost_after)
+                run_end.close(job, run["run_id"], lost_after=lost_after)
 
 
 def _recent_runs(job: Job) -> list[dict[str, Any]]:
     """The newest run, and those before it that are not over."""
-    content = runs.load(job)
+    content = run_file.load(job)
     return [content, *content.get("earlier", ())] if content else []
 
 
@@ -281,7 +280,7 @@ def _forget(job: Job, stage: str, attempt: int) -> None:
 def _begun_for_it(job: Job, stage: str, attempt: int, journal: int) -> Past | None:
     had_begun = any(left_open(job, stage, attempt))
     taken_ns = os.fstat(journal).st_mtime_ns  # and nothing has been written since
-    return never_begun(stage, attempt, runs.all_runs(job), taken_ns, had_begun=had_begun)
+    return never_begun(stage, attempt, run_file.all_runs(job), taken_ns, had_begun=had_begun)
 
 
 def _never_was(job: Job, stage: str, attempt: int, journal: AppendFile) -> None:
@@ -382,7 +381,7 @@ def _complete(job: Job, past: Past) -> bool:
 
 def _write_span(job: Job, past: Past) -> bool:
     """Write the span that the stage's process could not end. False if the disk refused."""
-    from .otlp.root_span import build
+    from .otlp.built_span import build
     from .otlp.span_events import Bridge
 
     path = job.journal(past.stage, past.attempt, "spans")

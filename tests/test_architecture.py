@@ -24,10 +24,13 @@ LAYERS = {
     "disk": ("ground", "sinks/files sinks/claim"),
     "sinks": ("ground capture otlp fold disk", "sinks/"),
     "resources": ("ground otlp", "resources/"),
-    "run": ("ground capture otlp fold disk sinks resources", "last_words life past recovery run run_record"),
+    "run": (
+        "ground capture otlp fold disk sinks resources",
+        "last_words life past recovery root_span run run_edit run_end run_file run_record",
+    ),
     "delivery": ("ground capture otlp disk run", "delivery/"),
     "upkeep": ("ground fold disk run delivery", "pruning"),
-    "resume": ("ground capture fold disk", "declared digest read_ahead resume"),
+    "resume": ("ground capture fold disk run", "declared digest read_ahead resume"),
     "stage": (
         _BELOW_STAGE,
         "artifacts child command decorator ending fit handover lifecycle lines meter opening pipeline pulse recorder"
@@ -47,7 +50,18 @@ LAYERS = {
 STRICT = {"sinks", "delivery", "reading", "report", "export"}
 
 #: Modules that write a job's files. What reads a job touches none of them.
-WRITERS = {"recorder", "recovery", "run", "pipeline", "stage_io", "sinks.manifest_file", "sinks.open_spans"}
+WRITERS = {
+    "recorder",
+    "recovery",
+    "root_span",
+    "run",
+    "run_edit",
+    "run_end",
+    "pipeline",
+    "stage_io",
+    "sinks.manifest_file",
+    "sinks.open_spans",
+}
 READERS = {"reading", "report", "export"}
 
 #: (who, whom) -> why all the same.
@@ -56,17 +70,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("reading.job", "recovery"): "who asks about a job wants what died in it closed first",
     # To be moved:
     ("delivery.shipper", "sinks.open_spans"): "what a process has left open is read where it is written",
-    ("otlp.root_span", "capture"): "the root span is written where it is built",
-    ("otlp.root_span", "sinks.files"): "the same",
-    ("otlp.root_span", "sinks.spool"): "the same",
-    ("otlp.root_span", "past"): "the same",
-    ("past", "opening"): "what identifies a stage is said where one is opened",
     ("reading.disk", "recovery"): "how an attempt stands is told where dead ones are closed",
     ("reading.disk", "sinks.manifest_file"): "what a shared manifest is made of is told where it is written",
     ("reading.jobs", "sinks.manifest_file"): "the same",
     ("resume", "sinks.manifest_file"): "the same",
-    ("reading.jobs", "run"): "run.json is read where it is written",
-    ("resume", "run"): "the same",
     ("reading.trace", "sinks.open_spans"): "what a process has left open is read where it is written",
 }
 
@@ -75,7 +82,6 @@ LONG: dict[str, str] = {
     "integrations/ray/driver.py": "to be split",
     "recorder.py": "to be split",
     "recovery.py": "to be split",
-    "run.py": "to be split",
 }
 MOST_LINES = 400
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from .. import run as runs
+from .. import run_file
 from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
 from ..life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
@@ -153,7 +153,7 @@ def _run_record(path: str) -> dict[str, Any] | None:
         content = json.loads(_read(path).decode())
     except (OSError, ValueError, RecursionError):
         return None
-    return content if runs.is_whole(content) else None
+    return content if run_file.is_whole(content) else None
 
 
 def _read(path: str, last: int | None = None) -> bytes:

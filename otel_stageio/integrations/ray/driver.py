@@ -22,7 +22,7 @@ from ray import exceptions
 from ...layout import Job, spooled_attempts
 from ...pipeline import Pipeline
 from ...recovery import recover
-from ...run import ended_as
+from ...run_end import ended_as
 from ...semconv import GOOD_STATUSES
 from .progress import Progress, shower, trouble
 from .stage import RayStage, check_params, in_order
