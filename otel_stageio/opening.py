@@ -23,10 +23,11 @@ from .otlp import carrier
 from .otlp.built_span import context as span_context
 from .otlp.joined_span import JoinedSpan
 from .otlp.provider import tracer
-from .recovery import close_dead, may_live
+from .recovery import close_dead
 from .runtime import runtime
 from .sinks.files import AppendFile
 from .sinks.spool import share_life
+from .unfinished import may_live
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -20,22 +20,23 @@ from . import semconv as sc
 from ._version import __version__
 from .capture import Capture
 from .capture.redaction import Innocent
+from .dead_spans import end_spans
 from .events import DEBUG, INFO, SEVERITY_TEXT, WARN, Event
 from .fold import Fold
 from .layout import Job
+from .left_open import left_open
 from .lines import LineWriter
 from .opening import enter, join
 from .otlp import decode, encode
 from .otlp.built_span import context as span_context
 from .otlp.provider import process_resource
 from .otlp.span_events import Bridge
-from .recovery import end_spans
 from .resources import out_of_memory
 from .runtime import never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile
 from .sinks.manifest_file import ManifestFile
-from .sinks.open_spans import OpenSpans, left_open
+from .sinks.open_spans import OpenSpans
 from .sinks.spool import Spool, parse_size
 from .usage import Usage, media_seconds
 from .voice import Voice

@@ -19,7 +19,7 @@ from .declared import NOT_READ, Declared, code_now, is_digest
 from .digest import Digest, Digests, digest_text
 from .fold import KIND
 from .layout import Job, canonical, directory_name, owner_of, within
-from .sinks.manifest_file import by_stage
+from .shared_manifest import by_stage
 
 _FILES = ("sha256", "dirHash1", "quick", "stat")
 #: Reasons that are recorded; the sentence says how many there are.

@@ -17,12 +17,12 @@ from . import life
 from .capture.text import clean
 from .events import iso
 from .layout import Job, spooled_attempts
+from .left_open import left_open
 from .run_edit import edit, put_away
 from .run_end import close_superseded
 from .run_file import KIND, Run, find, finished, finished_attempts
 from .runtime import boot_id, host_name, runtime
 from .sinks.files import AppendFile, is_locked
-from .sinks.open_spans import left_open
 from .sinks.spool import share_life
 
 if TYPE_CHECKING:

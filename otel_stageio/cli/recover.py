@@ -8,12 +8,12 @@ from typing import Any
 
 from .. import run_file
 from ..layout import Job, find_jobs
+from ..left_open import left_open
 from ..manifest import ManifestError, manifest_of
 from ..reading.job import check_job, check_path, is_job
 from ..reading.text import count, one_line
 from ..recovery import recover
 from ..runtime import runtime
-from ..sinks.open_spans import left_open
 from .terminal import Terminal, document
 
 _A_DAY = 86_400.0

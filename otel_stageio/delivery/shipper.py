@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from .. import run_file
 from ..layout import Job, find_jobs
+from ..left_open import left_open
 from ..recovery import close_dead, recover
 from ..runtime import runtime
-from ..sinks.open_spans import left_open
 from .delivery import Delivery, Report, add
 from .outbox import Outbox
 

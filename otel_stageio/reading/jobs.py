@@ -20,8 +20,8 @@ from .. import run_file
 from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
 from ..life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
+from ..shared_manifest import ended_record
 from ..sinks.files import open_to_lock
-from ..sinks.manifest_file import ManifestFile
 from .disk import folded, state_without_end
 from .hosts import FileClock, Stand, too_long
 from .job import CannotAnswer, is_dead, is_job, read_job
@@ -210,7 +210,7 @@ def _stand(path: str, stage: str, attempt: int, clock: FileClock) -> Stand | Non
         return Stand(stage, word)
     job = Job(path)
     if word is None:
-        record = ManifestFile(job, stage).ended(attempt)  # the journal was deleted, or had no room for the end
+        record = ended_record(job, stage, attempt)  # the journal was deleted, or had no room for the end
         word = str(record.get("status", UNKNOWN)) if record is not None else None
     if word is not None:
         return Stand(stage, word, birth_of(job.journal(stage, attempt)).host)
