@@ -8,12 +8,13 @@ from typing import Any
 
 from . import semconv as sc
 from .capture import Capture
+from .envelopes import envelope_of
 from .layout import Job
 from .left_open import Left
 from .otlp import decode, encode
 from .otlp.built_span import build
 from .otlp.span_events import Bridge
-from .past import Past, envelope_of
+from .past import Past
 from .sinks.files import AppendFile
 
 

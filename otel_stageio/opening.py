@@ -19,6 +19,7 @@ from . import run as runs
 from . import semconv as sc
 from .ambient import handed as handed_over
 from .ambient import with_recorder
+from .layout import Job
 from .otlp import carrier
 from .otlp.built_span import context as span_context
 from .otlp.joined_span import JoinedSpan
@@ -63,6 +64,14 @@ class Opening:
     opened_run: bool = False
     started: dict[str, Any] = field(default_factory=dict)
     alive: list[int] = field(default_factory=list)
+
+
+def make_directories(job: Job, stage: str) -> None:
+    for directory in (job.stage_dir(stage), job.logs, job.spool):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            pass  # every write into it will be counted
 
 
 def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any], *, durable: bool) -> Opening:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from . import run_file
 from . import semconv as sc
-from ._version import __version__
-from .capture import Capture
 from .events import Event
 from .fold import Fold
 from .last_words import last_words
 from .layout import Job
-from .otlp import decode, encode
-from .otlp.provider import process_resource
+from .otlp import decode
 from .runtime import runtime
 
 
@@ -109,25 +103,3 @@ def never_begun(
 
 def _is(item: dict[str, Any], stage: str, attempt: int) -> bool:
     return (item.get("stage"), item.get("attempt")) == (stage, attempt)
-
-
-def envelope_of(job: Job, stage: str, attempt: int, kind: str, started: Event | None = None) -> encode.Envelope:
-    """What stands around a record: the resource that the stage itself had, not that of whoever closes it."""
-    scope: dict[str, Any] = {}
-    if started is not None:
-        keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
-        scope = {key: started.attributes[key] for key in keys if key in started.attributes}
-        scope[sc.PROCESS_PID] = os.getpid()
-    resource, schema = resource_of(job, job.journal(stage, attempt))
-    return encode.Envelope(kind, resource, encode.scope(sc.SCOPE_NAME, __version__, scope), schema, sc.SCHEMA_URL)
-
-
-def resource_of(job: Job, path: Path) -> tuple[str, str]:
-    for request in decode.Lines(path):
-        try:
-            first = request["resourceLogs"][0]
-            return json.dumps(first["resource"], ensure_ascii=False), str(first.get("schemaUrl", ""))
-        except (KeyError, IndexError, TypeError, AttributeError):
-            continue
-    own = process_resource()
-    return encode.resource(Capture(job).attributes(own.attributes)), own.schema_url

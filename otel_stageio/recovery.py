@@ -17,11 +17,12 @@ from . import life, run_end, run_file
 from . import semconv as sc
 from .capture import Capture
 from .dead_spans import end_spans, write_stage_span
+from .envelopes import envelope_of
 from .events import ERROR, SEVERITY_TEXT, Event
 from .layout import Job, canonical
 from .left_open import left_open
 from .otlp import encode
-from .past import Past, envelope_of, read_past
+from .past import Past, read_past
 from .resources import out_of_memory
 from .runtime import never_raises
 from .shared_manifest import ended_record

@@ -10,11 +10,11 @@ from opentelemetry.trace import Link, SpanKind
 from . import semconv as sc
 from ._version import __version__
 from .capture import Capture
+from .envelopes import resource_of
 from .layout import Job
 from .otlp import decode, encode
 from .otlp.built_span import build, context
 from .otlp.provider import disabled
-from .past import resource_of
 from .run_file import Run
 from .sinks.files import AppendFile
 from .sinks.spool import span_envelope
