@@ -55,7 +55,9 @@ WRITERS = (
     "dead_spans recorder recovery root_span run run_edit run_end pipeline span_writer stage_io sinks.manifest_file"
     " sinks.open_spans"
 )
-READERS = {"reading", "report", "export"}
+READERS = {"reading", "report", "export", "cli"}
+#: Commands are readers too, but for those that are there to do something.
+ACTING = "cli.commands.act cli.prune cli.push cli.recover cli.run cli.schedule"
 
 #: (who, whom) -> why all the same.
 EXCEPTIONS: dict[tuple[str, str], str] = {
@@ -64,9 +66,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 
 #: File -> why it is longer than most.
-LONG: dict[str, str] = {
-    "integrations/ray/driver.py": "to be split",
-}
+LONG: dict[str, str] = {}
 MOST_LINES = 400
 
 
@@ -74,7 +74,6 @@ class Import(NamedTuple):
     source: str
     line: int
     target: str
-    names: tuple[str, ...]
     kind: str  # "module", "function" or "types"
 
     def __str__(self) -> str:
@@ -99,11 +98,11 @@ def _imports(module: str, file: str, known: dict[str, str]) -> Iterator[Import]:
     if not file.endswith("__init__.py"):
         package.pop()
 
-    def targets(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def targets(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == PACKAGE.name:
-                    yield alias.name.partition(".")[2] or "__init__", ()
+                    yield alias.name.partition(".")[2] or "__init__"
             return
         if node.level:
             base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
@@ -111,21 +110,16 @@ def _imports(module: str, file: str, known: dict[str, str]) -> Iterator[Import]:
             base = node.module.split(".")[1:]
         else:
             return
-        names = []
-        for alias in node.names:
-            inner = ".".join([*base, alias.name])
-            if inner in known:
-                yield inner, ()
-            else:
-                names.append(alias.name)
-        if names:
-            yield ".".join(base) or "__init__", tuple(names)
+        modules = {".".join([*base, alias.name]) for alias in node.names} & known.keys()
+        yield from sorted(modules)
+        if len(modules) < len(node.names):
+            yield ".".join(base) or "__init__"
 
     def visit(node: ast.AST, kind: str) -> Iterator[Import]:
         for inner in ast.iter_child_nodes(node):
             if isinstance(inner, (ast.Import, ast.ImportFrom)):
-                for target, names in targets(inner):
-                    yield Import(module, inner.lineno, target, names, kind)
+                for target in targets(inner):
+                    yield Import(module, inner.lineno, target, kind)
             elif isinstance(inner, ast.If) and ast.unparse(inner.test).endswith("TYPE_CHECKING"):
                 yield from visit(inner, "types")
             elif isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -170,10 +164,11 @@ def test_data_flows_one_way() -> None:
 
 def test_readers_touch_no_writer() -> None:
     wrong = [
-        f"{found}: it writes a job's files, and {_layer(found.source)} only reads them"
+        f"{found}: that writes a job's files, and {_layer(found.source)} only reads them"
         for found in IMPORTS
         if _layer(found.source) in READERS
-        and found.target in WRITERS.split()
+        and found.source not in ACTING.split()
+        and (found.target in WRITERS.split() or _layer(found.target) in ("stage", "upkeep"))
         and (found.source, found.target) not in EXCEPTIONS
     ]
     assert not wrong, "\n" + "\n".join(wrong)
