@@ -92,7 +92,7 @@ def run_command(
     name = recorder.capture.string(executable)
     about = {sc.PROCESS_EXECUTABLE: name}
     span = tracer().start_span(name, context=recorder.context, kind=trace.SpanKind.CLIENT, attributes=about)
-    recorder.span_began(span, name, about)
+    recorder.spans.began(span, name, about)
     nonce = secrets.token_hex(8)
     logger = io.get_stage_logger()
     last_words = ""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from . import ambient, delivery, lifecycle
+from . import ambient, delivery, lifecycle, run_end, run_file
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
 from .layout import Job, canonical
 from .otlp import carrier
-from .otlp.root_span import context as span_context
+from .otlp.built_span import context as span_context
 from .recovery import close_dead, recover
 from .sinks import pipeline_log
 
@@ -97,13 +97,13 @@ def _outside() -> SpanContext | None:
     parent = carrier.extract()
     left = os.environ.get(sc.ENV_OUTPUT_DIR)
     if parent is not None and left and os.environ.get(sc.ENV_RUN_ID):
-        for run in runs.all_runs(Job(left)):
+        for run in run_file.all_runs(Job(left)):
             if run["root_span_id"] == f"{parent.span_id:016x}" and run.get("detached"):
                 return None
     return parent
 
 
-def environment_of(job: Job, run: runs.Run, root: SpanContext) -> dict[str, str]:
+def environment_of(job: Job, run: run_file.Run, root: SpanContext) -> dict[str, str]:
     """What a program or task needs to be a part of a run."""
     return {sc.ENV_RUN_ID: run.run_id, sc.ENV_OUTPUT_DIR: str(job.root), **carrier.inject(root)}
 
@@ -166,28 +166,28 @@ def end_run(
         words = ", ".join(_WORDS)
         raise ValueError(f"a scheduler's word for a run is one of {words}, not {status!r}; else leave it out")
     job = Job(job_dir)
-    content = runs.load(job)
+    content = run_file.load(job)
     if not content.get("detached"):
         raise LookupError(f"the newest run of {job.base} was not begun by begin_run() or `otel-stageio begin`")
     if content["status"] != "running":
         return str(content["status"])
     recover(job_dir, dead=dead)
-    content = runs.load(job)
-    records = runs.stage_records(job, content)
+    content = run_file.load(job)
+    records = run_end.stage_records(job, content)
     going = sorted({record["stage"] for record in records if record["alive"] or record["status"] == "running"})
     if going:
         raise StagesRunning(going)
     word = status or _result(content, records)
-    capture, run = Capture(job), runs.Run(content)
+    capture, run = Capture(job), run_file.Run(content)
     _say(job, capture, run, f"{run.pipeline}: {word}", "INFO" if word in sc.GOOD_STATUSES else "ERROR")
     lifecycle.install_hooks()
     delivery.attend(job)
-    runs.close(job, run.run_id, word)
+    run_end.close(job, run.run_id, word)
     return word
 
 
 def _result(content: dict[str, Any], records: list[dict[str, Any]]) -> str:
-    word = runs.result_of(records)
+    word = run_end.result_of(records)
     happened = {record["stage"] for record in records}
     planned = content.get("planned", ())
     if word in sc.GOOD_STATUSES and not (happened and happened.issuperset(planned)):
@@ -195,5 +195,5 @@ def _result(content: dict[str, Any], records: list[dict[str, Any]]) -> str:
     return word
 
 
-def _say(job: Job, capture: Capture, run: runs.Run, text: str, level: str = "INFO") -> None:
+def _say(job: Job, capture: Capture, run: run_file.Run, text: str, level: str = "INFO") -> None:
     pipeline_log.append(job, run.pipeline_log, pipeline_log.line(capture, "pipeline", level, text))

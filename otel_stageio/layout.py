@@ -220,7 +220,7 @@ class Job:
         return self.open / f"{stage}.{attempt}.{pid}"
 
     def former_run(self, attempt: int) -> Path:
-        """The record of a run that is over, once another has begun; see :mod:`otel_stageio.run`."""
+        """The record of a run that is over, once another has begun; see :mod:`otel_stageio.run_file`."""
         return self.former_runs / f"{attempt}.json"
 
     def run_journal(self, attempt: int) -> Path:

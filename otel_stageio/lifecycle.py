@@ -14,10 +14,8 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import delivery, pulse
-from . import run as runs
+from . import delivery, pulse, run_end, run_file
 from .ambient import open_pipelines, open_recorders
-from .otlp import root_span  # noqa: F401  (needed by the exit hook)
 from .resources.tree import elsewhere
 from .runtime import host_name, never_raises, runtime
 from .semconv import ENV_SIGTERM
@@ -100,10 +98,10 @@ def _at_exit() -> None:
         try:
             # Who opened a run, and ran or started all of its several stages, knows that it is over. Among strangers,
             # or after one stage, nobody knows: the next run, ``recover`` or ``push`` finds it idle.
-            stages = (runs.find(runs.load(job), run_id) or {}).get("stages", ())
+            stages = (run_file.find(run_file.load(job), run_id) or {}).get("stages", ())
             mine = [pid in (item.get("pid"), item.get("parent_pid")) and item.get("host") == host for item in stages]
             if len(mine) > 1 and all(mine):
-                runs.close(job, run_id)
+                run_end.close(job, run_id)
         except Exception:
             runtime.internal_error("exit")
     try:

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from . import life
+from . import life, run_file
 from . import run as runs
 from . import semconv as sc
 from .ambient import handed as handed_over
 from .ambient import with_recorder
-from .layout import stage_number
+from .layout import Job
 from .otlp import carrier
+from .otlp.built_span import context as span_context
 from .otlp.joined_span import JoinedSpan
 from .otlp.provider import tracer
-from .otlp.root_span import context as span_context
-from .recovery import close_dead, may_live
+from .recovery import close_dead
 from .runtime import runtime
 from .sinks.files import AppendFile
 from .sinks.spool import share_life
+from .unfinished import may_live
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -51,7 +52,7 @@ class Opening:
         start, start_mono: wall and monotonic time in nanoseconds, read together.
     """
 
-    run: runs.Run
+    run: run_file.Run
     attempt: int
     journal: AppendFile
     span: Span
@@ -63,6 +64,14 @@ class Opening:
     opened_run: bool = False
     started: dict[str, Any] = field(default_factory=dict)
     alive: list[int] = field(default_factory=list)
+
+
+def make_directories(job: Job, stage: str) -> None:
+    for directory in (job.stage_dir(stage), job.logs, job.spool):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            pass  # every write into it will be counted
 
 
 def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any], *, durable: bool) -> Opening:
@@ -94,7 +103,7 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
     elif active.trace_id != run.trace_id:
         links = [trace.Link(span_context(run.trace_id, run.root_span_id))]
     base = with_recorder(recorder, base)
-    identity = identity_of(run, stage, entry.attempt)
+    identity = run_file.identity_of(run, stage, entry.attempt)
     span = tracer().start_span(
         stage, context=base, attributes={**attributes, **identity}, links=links, start_time=start
     )
@@ -135,7 +144,7 @@ def join(recorder: Recorder, *, durable: bool) -> Opening | None:
     name, _, number = os.environ.get(sc.ENV_STAGE, "").rpartition(".")
     if _joined or name != stage or not number.isdigit() or os.environ.get(sc.ENV_JOB) != os.path.realpath(job.root):
         return None
-    content = runs.find(runs.load(job), os.environ.get(sc.ENV_RUN_ID, ""))
+    content = run_file.find(run_file.load(job), os.environ.get(sc.ENV_RUN_ID, ""))
     path = job.journal(stage, int(number))
     if content is None or not may_live(job, stage, int(number)):
         return None
@@ -147,28 +156,15 @@ def join(recorder: Recorder, *, durable: bool) -> Opening | None:
     # Inner spans nest under the process's own span, which the environment names.
     parent = carrier.extract() or own
     base = trace.set_span_in_context(trace.NonRecordingSpan(parent), otel_context.get_current())
-    run = runs.Run(content)
+    run = run_file.Run(content)
     return Opening(
         run=run,
         attempt=int(number),
         journal=journal,
         span=JoinedSpan(recorder, own),
         context=with_recorder(recorder, base),
-        identity=identity_of(run, stage, int(number)),
+        identity=run_file.identity_of(run, stage, int(number)),
         start=runtime.clock.wall_ns(),
         start_mono=runtime.clock.monotonic_ns(),
         joined=True,
     )
-
-
-def identity_of(run: runs.Run, stage: str, attempt: int) -> dict[str, Any]:
-    """The attributes that say which stage, attempt and run something is of."""
-    return {
-        sc.PIPELINE_NAME: run.pipeline,
-        sc.PIPELINE_RUN_ID: run.run_id,
-        sc.TASK_NAME: stage,
-        sc.TASK_RUN_ID: f"{run.run_id}.{stage}.{attempt}",
-        sc.STAGE_NUMBER: stage_number(stage),
-        sc.STAGE_ATTEMPT: attempt,
-        sc.JOB_ATTEMPT: run.attempt,
-    }

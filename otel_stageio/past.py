@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from . import run as runs
+from . import run_file
 from . import semconv as sc
-from ._version import __version__
-from .capture import Capture
 from .events import Event
 from .fold import Fold
 from .last_words import last_words
 from .layout import Job
-from .otlp import decode, encode
-from .otlp.provider import process_resource
+from .otlp import decode
 from .runtime import runtime
 
 
@@ -80,8 +74,6 @@ def never_begun(
         taken_ns: when it took its number.
         had_begun: whether there is a sign of that beside the run record, which may be damaged.
     """
-    from .opening import identity_of
-
     every = list(every_run)
     noted = [run for run in every if any(_is(item, stage, attempt) for item in run.get("stages", ()))]
     if not noted and had_begun:
@@ -89,7 +81,7 @@ def never_begun(
     if not noted:
         return None
     content = noted[0]
-    run = runs.Run(content)
+    run = run_file.Run(content)
     entries = [item for item in content.get("stages", ()) if _is(item, stage, attempt)]
     # Where it ran; an entry of a former version does not say, and then it ran where the run began.
     where = entries[0] if entries and "host" in entries[0] else content.get("owner", {})
@@ -100,7 +92,7 @@ def never_begun(
         "parent_span_id": f"{run.root_span_id:016x}",
     }
     attributes = {
-        **identity_of(run, stage, attempt),
+        **run_file.identity_of(run, stage, attempt),
         sc.LOCAL_HOST: where.get("host", ""),
         sc.LOCAL_BOOT_ID: where.get("boot_id", ""),
         sc.LOCAL_TRACE: ids,
@@ -111,25 +103,3 @@ def never_begun(
 
 def _is(item: dict[str, Any], stage: str, attempt: int) -> bool:
     return (item.get("stage"), item.get("attempt")) == (stage, attempt)
-
-
-def envelope_of(job: Job, stage: str, attempt: int, kind: str, started: Event | None = None) -> encode.Envelope:
-    """What stands around a record: the resource that the stage itself had, not that of whoever closes it."""
-    scope: dict[str, Any] = {}
-    if started is not None:
-        keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
-        scope = {key: started.attributes[key] for key in keys if key in started.attributes}
-        scope[sc.PROCESS_PID] = os.getpid()
-    resource, schema = resource_of(job, job.journal(stage, attempt))
-    return encode.Envelope(kind, resource, encode.scope(sc.SCOPE_NAME, __version__, scope), schema, sc.SCHEMA_URL)
-
-
-def resource_of(job: Job, path: Path) -> tuple[str, str]:
-    for request in decode.Lines(path):
-        try:
-            first = request["resourceLogs"][0]
-            return json.dumps(first["resource"], ensure_ascii=False), str(first.get("schemaUrl", ""))
-        except (KeyError, IndexError, TypeError, AttributeError):
-            continue
-    own = process_resource()
-    return encode.resource(Capture(job).attributes(own.attributes)), own.schema_url

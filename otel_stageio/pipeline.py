@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 
-from . import ambient, delivery, lifecycle, pulse
+from . import ambient, delivery, lifecycle, pulse, run_end, run_file
 from . import run as runs
 from . import semconv as sc
 from .capture import Capture
@@ -23,7 +23,7 @@ from .handover import environment_of
 from .layout import Job
 from .meter import Meter
 from .otlp import carrier, encode
-from .otlp.root_span import context as span_context
+from .otlp.built_span import context as span_context
 from .recovery import close_dead
 from .runtime import never_raises, runtime
 from .sinks import pipeline_log
@@ -83,7 +83,7 @@ class Pipeline:
         self._planned = [self._capture.string(stage) for stage in stages or ()]
         self._attributes = self._capture.attributes(attributes or {})
         self._resume = resume or resume_is_on()
-        self._run: runs.Run | None = None
+        self._run: run_file.Run | None = None
         self._pid = 0
         #: How it ended, as a status word; None until it has.
         self.status: str | None = None
@@ -100,17 +100,17 @@ class Pipeline:
             raise RuntimeError("this Pipeline has been used: make a new one for each run")
         self._pid = os.getpid()
         close_dead(self._job)
-        handed = runs.find(runs.load(self._job), os.environ.get(sc.ENV_RUN_ID, ""))
+        handed = run_file.find(run_file.load(self._job), os.environ.get(sc.ENV_RUN_ID, ""))
         #: Started by another Pipeline for this very job, or for a run that a scheduler's script has begun: part of
         #: that run, not a run of its own.
-        handed = runs.open_detached(self._job) or handed
-        busy = runs.has_owner(self._job, handed or runs.load(self._job))
+        handed = run_file.open_detached(self._job) or handed
+        busy = runs.has_owner(self._job, handed or run_file.load(self._job))
         self._nested = handed is not None and busy
         self._lock = None if self._nested else runs.OwnerLock(self._job)
         outside = trace.get_current_span().get_span_context()
         parent = outside if outside.is_valid else carrier.extract()
         if handed is not None and self._nested:
-            self._run = runs.Run(handed)
+            self._run = run_file.Run(handed)
             self._root = parent or span_context(self._run.trace_id, self._run.root_span_id)
         else:
             self._run = runs.begin(self._job, self.name, parent, self._planned, self._attributes)
@@ -157,17 +157,17 @@ class Pipeline:
         if status is None:
             records = []
             with suppress(OSError):
-                records = runs.stage_records(self._job, runs.find(runs.load(self._job), run.run_id) or {})
+                records = run_end.stage_records(self._job, run_file.find(run_file.load(self._job), run.run_id) or {})
             known = {record["stage"] for record in records if record["status"] != "running"}
             # What this process saw itself counts, even where the disk would not take or give a record of it.
             seen = [{"stage": stage, "status": word} for stage, word in self._ended.items() if stage not in known]
-            status = runs.result_of([*records, *seen])
+            status = run_end.result_of([*records, *seen])
         self.status = status
         if self._nested:  # what it comes to is for its owner to say
             return
         seconds = (runtime.clock.wall_ns() - run.started_ns) / 1e9
         self._say_ended(f"{self.name}: {status} after {duration(seconds)}", status)
-        runs.close(self._job, run.run_id, status, error, lost_lines=self._log.failed)
+        run_end.close(self._job, run.run_id, status, error, lost_lines=self._log.failed)
 
     def beat(self) -> None:
         """From :mod:`otel_stageio.pulse`: an owner whose stages are elsewhere is to be heard of as well."""
@@ -177,7 +177,7 @@ class Pipeline:
             self._outer.beat()
 
     @property
-    def _opened(self) -> runs.Run:
+    def _opened(self) -> run_file.Run:
         if self._run is None:
             raise RuntimeError("the run begins with the block: use `with Pipeline(...) as run:`")
         return self._run

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import life
-from . import run as runs
+from . import life, run_edit, run_file
 from .delivery.outbox import Outbox
 from .delivery.settings import endpoints
 from .fold import KIND
@@ -99,22 +98,22 @@ def prune(path: str | os.PathLike[str], rules: Rules, *, delete: bool) -> Pruned
         return Pruned(left_alone="nothing of otel_stageio is in it")
     if any(place.is_symlink() for place in (job.machinery, job.spool, job.former_runs, job.temporary)):
         return Pruned(left_alone="its .stageio is or has a symbolic link, and those are not followed")
-    if not runs.load(job):
+    if not run_file.load(job):
         return Pruned(left_alone="its run record is missing or damaged: attempts could not be counted on")
     before = _size_of(job.machinery)
     if not delete:
         outbox = Outbox(job)
         outbox.load()
-        found = _plan(job, outbox, runs.load(job), rules)
+        found = _plan(job, outbox, run_file.load(job), rules)
     else:
         close_dead(job)
-        if _is_idle(job, runs.load(job), rules):
+        if _is_idle(job, run_file.load(job), rules):
             recover(job.root)  # its root span is made of journals that may go now
         outbox = Outbox(job)
         with outbox.locked() as mine:
             if not mine:
                 return Pruned(left_alone="another process is delivering it; try again")
-            with runs.edit(job) as content:
+            with run_edit.edit(job) as content:
                 found = _plan(job, outbox, content, rules)
                 _delete(found)
                 _count_on(content, found)
@@ -129,7 +128,7 @@ def prune(path: str | os.PathLike[str], rules: Rules, *, delete: bool) -> Pruned
 def _plan(job: Job, outbox: Outbox, content: dict[str, Any], rules: Rules) -> Pruned:
     found = Pruned()
     spool = _spool(job)
-    every_run = runs.all_runs(job)
+    every_run = run_file.all_runs(job)
     kept_runs = {run["run_id"] for run in every_run[: max(rules.keep, 1)]}
     run_of = {(item.get("stage"), item.get("attempt")): run for run in every_run for item in run.get("stages", ())}
     run_of |= {(_ROOT, run["attempt"]): run for run in every_run}
@@ -168,7 +167,7 @@ def _plan_records(
 ) -> None:
     """Of runs of which nothing else is left, and to which no stage's newest attempt belongs."""
     records = {file.name: file for file in _files(job.former_runs)}
-    for run in runs.finished(job):
+    for run in run_file.finished(job):
         file = records.get(f"{run['attempt']}.json")
         current = any(newest.get(item.get("stage")) == item.get("attempt") for item in run.get("stages", ()))
         if file is None or current or run["run_id"] in kept_runs or run["run_id"] in stays:

@@ -11,37 +11,32 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from opentelemetry import trace
+from typing import TYPE_CHECKING, Any
 
 from . import ambient, fit
 from . import semconv as sc
-from ._version import __version__
 from .capture import Capture
-from .capture.redaction import Innocent
+from .envelopes import own_envelopes
 from .events import DEBUG, INFO, SEVERITY_TEXT, WARN, Event
 from .fold import Fold
 from .layout import Job
 from .lines import LineWriter
-from .opening import enter, join
+from .losses import Losses, Lost
+from .opening import enter, join, make_directories
 from .otlp import decode, encode
-from .otlp.provider import process_resource
-from .otlp.root_span import context as span_context
-from .otlp.span_events import Bridge
-from .recovery import end_spans
 from .resources import out_of_memory
 from .runtime import never_raises, runtime
 from .sinks.console import Console
 from .sinks.files import AppendFile
 from .sinks.manifest_file import ManifestFile
-from .sinks.open_spans import OpenSpans, left_open
 from .sinks.spool import Spool, parse_size
+from .span_writer import SpanWriter
+from .stage_span import StageSpan
 from .usage import Usage, media_seconds
 from .voice import Voice
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
+    pass
 
 
 class Recorder(Voice):
@@ -67,26 +62,22 @@ class Recorder(Voice):
         self.stage = stage
         self.ended = False
         self.pid = os.getpid()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._fold = Fold()
-        #: Losses by name: those that the journal tells of, and those that the fold has counted.
-        self._told: dict[str, int] = {}
-        self._counted: dict[str, int] = {}
+        self._losses = Losses()
         self._projected = 0
         self._half_done = False
         #: The attributes of this process's word for how the stage ended.
         self._own_end: dict[str, Any] | None = None
-        #: Whether the end, the span and the manifest are all on disk.
-        self._whole = True
-        self._begun: dict[int, _Begun] = {}
-        self._open_spans: OpenSpans | None = None
+        #: Whether the end is on disk.
+        self._end_written = True
         self._beat_gap = _FIRST_BEAT
         durable = os.environ.get(sc.ENV_DURABILITY, "").strip().lower() == "power"
         self._user_attributes = user_attributes = self.user_attributes(attributes or {})
-        _make_directories(job, stage)
+        self.spans = SpanWriter(self)
+        make_directories(job, stage)
         opening = join(self, durable=durable) or enter(self, handed, user_attributes, durable=durable)
-        self._open_spans = OpenSpans(job, stage, opening.attempt)
-        self._open_spans.open()
+        self.spans.open(opening.attempt)
         self._start_mono = opening.start_mono
         self.run, self.attempt, self.opened_run = opening.run, opening.attempt, opening.opened_run
         self.joined = opening.joined
@@ -96,8 +87,7 @@ class Recorder(Voice):
         self.usage = Usage(sampled=not self.joined)  # whoever started a program that joined looks at it
         self.span, self.context = opening.span, opening.context
         self._identity = opening.identity
-        self._start_wall = opening.start
-        self._bridge = Bridge(self.span)
+        self._stage_span = StageSpan(opening, self.capture)
         self._manifest = ManifestFile(job, stage, durable=durable) if manifest else None
         limit = parse_size(os.environ.get(sc.ENV_SPOOL_MAX, ""))
         self.spool = Spool(job, stage, self.attempt, opening.journal, self.capture, durable=durable, limit=limit)
@@ -123,18 +113,9 @@ class Recorder(Voice):
             self.lines.write(logging.WARNING, "WARNING", f"stage.{stage}", message, spool=False)
 
     def _address(self, pid: int) -> None:
-        """What stands around this process's log records: its resource, and whose records they are."""
-        resource = process_resource()
-        keys = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
-        scope = {key: self._identity[key] for key in keys}
-        about = encode.resource(self.capture.attributes(dict(resource.attributes)))
-
-        def envelope(kind: str, scope: dict[str, Any]) -> encode.Envelope:
-            around = encode.scope(sc.SCOPE_NAME, __version__, scope)
-            return encode.Envelope(kind, about, around, resource.schema_url, sc.SCHEMA_URL)
-
-        self.spool.address(envelope("logs", {**scope, sc.PROCESS_PID: pid}))
-        self._metrics_envelope = envelope("metrics", scope)
+        """Say whose the records are that this process writes."""
+        logs, self._metrics_envelope = own_envelopes(self._identity, self.capture, pid)
+        self.spool.address(logs)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -151,7 +132,7 @@ class Recorder(Voice):
         **_: Any,
     ) -> None:
         """Record one event. ``attributes`` are plain already (see :class:`otel_stageio.capture.Capture`)."""
-        with self._lock:
+        with self.lock:
             if self.ended and name != sc.EVENT_LATE:
                 self._late()
                 return
@@ -167,36 +148,20 @@ class Recorder(Voice):
             encoded = encode.event_record(event, SEVERITY_TEXT.get(event.severity, ""), self.ids)
         written = self.spool.event(encoded)
         if event.name == sc.EVENT_ENDED:
-            if not written and self._open_spans is not None and self._open_spans.make_room():
+            if not written and self.spans.make_room():
                 written = self.spool.event(encoded)
-            self._whole &= written
+            self._end_written &= written
         if written:
-            _enter(event, self._told)
-        for name in _LOSSES:
-            event.attributes.pop(name, None)
-        event.attributes.update(self._losses_since(self._counted))
-        _enter(event, self._counted)
+            self._losses.told_by(event)
+        self._losses.count_in(event, self._lost())
         self._fold.apply(event)
-        self._project(event)
+        self._stage_span.show(event)
         if self._manifest is not None and self.pid == os.getpid():
             if save:
                 self._manifest.write(self._fold.record)
             else:
                 self._manifest.offer(self._fold.record)
         self._half_done = False
-
-    def _project(self, event: Event) -> None:
-        """What of an event shows on the stage's span. A joined stage's span is its parent's, which reads this too."""
-        if self.joined:
-            return
-        self._bridge.offer(event)
-        if event.name == sc.EVENT_ATTRIBUTES:
-            self.span.set_attributes(event.attributes)
-        elif event.name == sc.EVENT_RESUME:
-            _link_to_source(self.span, event.attributes)
-        elif event.name == sc.EVENT_CONFIG:
-            prefix = sc.CONFIG_PREFIX
-            self.span.set_attributes({key: item for key, item in event.attributes.items() if key.startswith(prefix)})
 
     def _count(self, event: Event) -> None:
         """Each event carries what was masked, changed and lost since the one before: the fold adds it up."""
@@ -205,23 +170,12 @@ class Recorder(Voice):
             event.attributes[sc.REDACTIONS] = redactions
         if changed:
             event.attributes[sc.SANITISED] = changed
-        event.attributes.update(self._losses_since(self._told))
+        event.attributes.update(self._losses.to_tell(self._lost()))
 
-    def _losses_since(self, ledger: dict[str, int]) -> dict[str, int]:
-        """What has been lost and is not in a ledger yet. The journal and the fold have one each: a disk that refuses
-        an event has not got what it tells of, and the next tells of that as well.
-        """
-        totals = (
-            self.stage_log.failed,
-            self.pipeline_log.failed,
-            self.spool.failed,
-            self.spool.dropped,
-            self._manifest.failed if self._manifest is not None else 0,
-        )
-        if not any(totals):  # as nearly always
-            return {}
-        lost = ((name, total - ledger.get(name, 0)) for name, total in zip(_LOSSES, totals, strict=True))
-        return {name: count for name, count in lost if count > 0}
+    def _lost(self) -> Lost:
+        """What each sink has lost so far."""
+        manifest = self._manifest.failed if self._manifest is not None else 0
+        return Lost(self.stage_log.failed, self.pipeline_log.failed, self.spool.failed, self.spool.dropped, manifest)
 
     def _late(self) -> None:
         self.emit(sc.EVENT_LATE, {sc.LOST_PREFIX + "late": 1}, "said after the stage had ended", WARN, save=True)
@@ -230,66 +184,12 @@ class Recorder(Voice):
     def traceback(self, text: str) -> None:
         self.lines.write(logging.ERROR, "ERROR", f"stage.{self.stage}", text, spool=False)
 
-    # -- spans -------------------------------------------------------------------------------------------------------
-
     def spool_line(self, record: str, time_ns: int) -> None:
         """Take one encoded log line into the spool's batch."""
-        with self._lock:
+        with self.lock:
             self.spool.log(record, time_ns)
             if self._manifest is not None and self._manifest.pending:
                 self._manifest.offer(self._fold.record)
-
-    def span_began(self, span: Any, name: str, attributes: Mapping[str, Any]) -> None:
-        """Keep one of our spans that has begun. ``name`` and ``attributes`` have been captured."""
-        if self._open_spans is None or not span.is_recording():
-            return
-        context = span.get_span_context()
-        beginning, inside = encode.beginning(span), encode.attributes(attributes)
-        self._begun[context.span_id] = _Begun(name, attributes, self.capture.redactor.innocent, beginning, inside)
-        if not self._open_spans.began(context.span_id, encode.begun(beginning, inside)):
-            self._open_spans.began(context.span_id, encode.begun(beginning, ""))
-
-    def others_span_began(self, span: ReadableSpan) -> None:
-        """The same for a span that a library began: nobody has captured what it says."""
-        context = span.get_span_context()
-        if context is None or self._open_spans is None:
-            return
-        encoded = encode.begun(encode.beginning(span), encode.attributes(encode.attributes_of(span)))
-        if fit.needs_second_look(encoded, self.capture):
-            encoded = fit.second_look(encoded, self.capture)
-        self._open_spans.began(context.span_id, encoded)
-
-    def write_span(self, span: ReadableSpan) -> None:
-        """Called by the span processor for every span that ended in this stage's context."""
-        attributes = encode.attributes_of(span)
-        context = span.get_span_context()
-        begun = self._begun.pop(context.span_id, None) if context is not None else None
-        beginning = inside = None
-        captured = False
-        if begun is not None and begun.name == span.name:
-            beginning = begun.beginning
-            if begun.attributes == attributes:
-                captured = begun.innocent is self.capture.redactor.innocent
-                # True is equal to 1 and another thing in JSON; lists are not looked into.
-                if all(type(attributes[key]) is type(item) in _SCALAR for key, item in begun.attributes.items()):
-                    inside = begun.inside
-        head, rest = encode.halves(
-            span,
-            encode.attributes(attributes) if inside is None else inside,
-            encode.beginning(span) if beginning is None else beginning,
-        )
-        encoded = head + rest
-        as_captured = captured and rest == encode.NOTHING_MORE and len(encoded) <= fit.LARGEST_RECORD
-        if not as_captured and fit.needs_second_look(encoded, self.capture):
-            encoded = fit.second_look(encoded, self.capture)
-        with self._lock:
-            written = self.spool.span(span, encoded)
-        if context is None:
-            return
-        if context.span_id == self.span_id:
-            self._whole &= written
-        elif self._open_spans is not None:
-            self._open_spans.ended(context.span_id, recorded=written)
 
     # -- beating -----------------------------------------------------------------------------------------------------
 
@@ -298,7 +198,7 @@ class Recorder(Voice):
         """Once a second, from :mod:`otel_stageio.pulse`: what was said goes to the disk, and a heartbeat when due."""
         if self.pid != os.getpid():
             return
-        with self._lock:
+        with self.lock:
             if self.ended:
                 return
             self.spool.flush()
@@ -349,7 +249,7 @@ class Recorder(Voice):
     @never_raises()
     def refresh(self) -> None:
         """Take in what other processes wrote to this stage's journal: a program that joined it, forked workers."""
-        with self._lock:
+        with self.lock:
             self.spool.flush()
             path = self.job.journal(self.stage, self.attempt)
             try:
@@ -359,7 +259,7 @@ class Recorder(Voice):
                 return
             foreign = self._foreign(path)
             for event in foreign[self._projected :]:
-                self._project(event)
+                self._stage_span.show(event)
             self._projected = len(foreign)
 
     @never_raises()
@@ -380,7 +280,7 @@ class Recorder(Voice):
     def _foreign(self, path: Path) -> list[Event]:
         """Fold a journal anew. Returns the events of other processes in it."""
         self._fold = Fold()
-        self._counted = dict(self._told)
+        self._losses.folded_anew()
         foreign = []
         for scope, record in decode.log_records(decode.Lines(path)):
             event = decode.event_of(record)
@@ -406,7 +306,7 @@ class Recorder(Voice):
         """End the stage. Only the first call counts, and only in the process that opened it."""
         if os.getpid() != self.pid:
             return
-        with self._lock:
+        with self.lock:
             if self.ended:
                 self._late()
                 return
@@ -439,8 +339,9 @@ class Recorder(Voice):
             ended = self._own_end
             self.ended = True
             self._seen = None
-            self._close_open_spans()
-            self._end_span(ended[sc.STAGE_STATUS], elapsed, ended.get(sc.ERROR_TYPE), message, ended)
+            if not self.joined:
+                self.spans.end_dead()
+            self._stage_span.end(self._fold.record, elapsed, message, ended)
             rest = Event(sc.EVENT_LATE, runtime.clock.wall_ns(), {})
             self._count(rest)  # what was masked in the span, or lost, since the end was written
             if rest.attributes:
@@ -452,68 +353,22 @@ class Recorder(Voice):
         if manifest is not None:
             manifest.write(self._fold.record)
 
-    def _end_span(
-        self, status: str, elapsed: int, error_type: str | None, message: str | None, ended: Mapping[str, Any]
-    ) -> None:
-        if self.joined or not self.span.is_recording():
-            return
-        record = self._fold.record
-        inputs, outputs = record["inputs"], record["outputs"]
-        final: dict[str, Any] = {
-            **self._identity,  # again: the SDK evicts the oldest attributes when there are too many
-            sc.STAGE_STATUS: status,
-            sc.INPUT_COUNT: len(inputs),
-            sc.INPUT_BYTES: sum(entry.get("size_bytes", 0) for entry in inputs),
-            sc.OUTPUT_COUNT: len(outputs),
-            sc.OUTPUT_BYTES: sum(entry.get("size_bytes", 0) for entry in outputs),
-            sc.WARNING_COUNT: len(record["warnings"]),
-            sc.ERROR_COUNT: len(record["errors"]),
-        }
-        final.update({key: value for key, value in ended.items() if not key.startswith(sc.LOCAL_PREFIX)})
-        if status in sc.RESULTS:
-            final[sc.TASK_RESULT] = sc.RESULTS[status]
-        self._bridge.finish()
-        if self._bridge.dropped:
-            final[sc.SPAN_EVENTS_DROPPED] = self._bridge.dropped
-        if status not in sc.GOOD_STATUSES and status != "incomplete":
-            final.setdefault(sc.ERROR_TYPE, error_type or status)
-            if message is None and record["errors"]:
-                message = record["errors"][-1]["message"]
-            text = self.capture.paths.text(self.capture.string(message)) if message else None
-            self.span.set_status(trace.Status(trace.StatusCode.ERROR, text))
-        self.span.set_attributes(final)
-        self.span.end(end_time=self._start_wall + max(elapsed, 0))
-
-    def _close_open_spans(self) -> None:
-        """Processes of this stage may have died within a span of theirs: a forked worker, a program that joined it."""
-        if self._open_spans is None or self.joined:
-            return
-        now, message = runtime.clock.wall_ns(), "its process died in the middle of it"
-        for left in left_open(self.job, self.stage, self.attempt):
-            dead = left.path != self._open_spans.path and left.gone
-            if dead and end_spans(self.job, left, now, message):
-                left.remove()
-
     def _close(self) -> None:
         if self in ambient.open_recorders:
             ambient.open_recorders.remove(self)
         self.stage_log.close()
         self.pipeline_log.close()
         self.spool.close()
-        if self._open_spans is not None:
-            # What could not be written is written by the next recovery, which goes by this file.
-            stale = self._manifest is not None and self._manifest.stale
-            self._open_spans.done(remove=self._whole and not stale)
+        stale = self._manifest is not None and self._manifest.stale
+        self.spans.close(whole=self._end_written and not stale)
 
     def after_fork(self) -> None:
         """In a forked child: the stage is the parent's. What the child says still reaches the files."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self.stage_log.abandon()
         self.pipeline_log.abandon()
         self.spool.abandon()
-        if self._open_spans is not None:
-            self._open_spans.abandon()
-        self._begun.clear()
+        self.spans.abandon()
         self._address(os.getpid())
 
 
@@ -528,50 +383,8 @@ def open_recorder(job: Job, stage: str, **how: Any) -> Recorder:
         return SilentRecorder(Capture(job))  # type: ignore[return-value]
 
 
-def _link_to_source(span: trace.Span, attributes: Mapping[str, Any]) -> None:
-    """From a stage that was skipped to the one that made its outputs."""
-    wire = {key: value for key, value in attributes.items() if not key.startswith(sc.LOCAL_PREFIX)}
-    span.set_attributes(wire)
-    source = attributes.get(sc.LOCAL_RESUME, {}).get("source")
-    if source and source.get("trace_id") and source.get("span_id"):
-        context = span_context(int(source["trace_id"], 16), int(source["span_id"], 16))
-        span.add_link(context, {sc.LINK: "made the outputs"})
-
-
-class _Begun(NamedTuple):
-    """A span as it was when it began; ``innocent`` is another one if the redactor has learnt something since."""
-
-    name: str
-    attributes: Mapping[str, Any]
-    innocent: Innocent
-    beginning: str
-    inside: str
-
-
-_SCALAR = (str, int, float, bool)
-
-
-#: What a stage may lose where, as its events tell of it.
-_LOSSES = tuple(sc.LOST_PREFIX + what for what in ("stage_log", "pipeline_log", "journal", "spool_full", "manifest"))
-
-
-def _enter(event: Event, ledger: dict[str, int]) -> None:
-    """Note what an event tells of losses."""
-    for name in _LOSSES:
-        if name in event.attributes:
-            ledger[name] = ledger.get(name, 0) + event.attributes[name]
-
-
 #: Nanoseconds to the first heartbeat, and at most between two.
 _FIRST_BEAT, _LONGEST_GAP = 1_000_000_000, 30_000_000_000
 
 #: Events after which the manifest on disk is brought up to date whatever it costs.
 _SAVED_AT_ONCE = frozenset({sc.EVENT_STARTED, sc.EVENT_ERROR, sc.EVENT_EXCEPTION})
-
-
-def _make_directories(job: Job, stage: str) -> None:
-    for directory in (job.stage_dir(stage), job.logs, job.spool):
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            pass  # every write into it will be counted

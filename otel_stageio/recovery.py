@@ -11,22 +11,25 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from . import life
-from . import run as runs
+from . import life, run_end, run_file
 from . import semconv as sc
 from .capture import Capture
+from .dead_spans import end_spans, write_stage_span
+from .envelopes import envelope_of
 from .events import ERROR, SEVERITY_TEXT, Event
-from .layout import Job, canonical, spooled_attempts
-from .otlp import decode, encode
-from .past import Past, envelope_of, never_begun, read_past
+from .layout import Job, canonical
+from .left_open import left_open
+from .otlp import encode
+from .past import Past, read_past
 from .resources import out_of_memory
 from .runtime import never_raises
-from .sinks.files import AppendFile, let_go, locked, open_to_lock
+from .shared_manifest import ended_record
+from .sinks.files import AppendFile, locked
 from .sinks.manifest_file import ManifestFile
-from .sinks.open_spans import Left, OpenSpans, cut_off, left_open
+from .sinks.open_spans import OpenSpans
+from .unfinished import begun_for_it, death_of, endless, unfinished, unrecorded
 
 
 def recover(
@@ -59,7 +62,7 @@ def recover(
     """
     job = Job(job_dir)
     known = _told(dead)
-    closed = _close_stages(job, {*_unfinished(job), *_endless(job), *_unrecorded(job)}, lost_after, known)
+    closed = _close_stages(job, {*unfinished(job), *endless(job), *unrecorded(job)}, lost_after, known)
     _close_runs(job, lost_after, idle=True)
     return closed
 
@@ -75,95 +78,9 @@ def _told(dead: Mapping[str, str] | None) -> dict[str, str]:
 @never_raises(list)
 def close_dead(job: Job) -> list[str]:
     """Close the dead stages of a job and leave its idle runs open: what a stage or a pipeline does before it begins."""
-    closed = _close_stages(job, _unfinished(job), life.LOST_AFTER)
+    closed = _close_stages(job, unfinished(job), life.LOST_AFTER)
     _close_runs(job, life.LOST_AFTER, idle=False)
     return closed
-
-
-def may_live(job: Job, stage: str, attempt: int, lost_after: float = life.LOST_AFTER) -> bool:
-    """Whether an attempt without an end may still be running, here or on another host. Writes nothing."""
-    return how_it_stands(job, stage, attempt, lost_after) == "running"
-
-
-def how_it_stands(job: Job, stage: str, attempt: int, lost_after: float = life.LOST_AFTER) -> str:
-    """Of an attempt: ``running``, ``ended``, or how it has died, which nobody has written down. Writes nothing."""
-    if life.lives_elsewhere(job, stage, attempt, lost_after):
-        return "running"
-    try:
-        fd = open_to_lock(job.journal(stage, attempt))
-    except OSError:
-        return "crashed"
-    try:
-        seized = life.seize(fd)
-        if seized is False:
-            return "running"
-        past = read_past(job, stage, attempt) or _begun_for_it(job, stage, attempt, fd)
-    finally:
-        let_go(fd)
-    if past is None:
-        return "crashed"
-    if past.ended is not None:
-        return "ended"
-    death = _death(job, past, seized, lost_after)
-    return "running" if death is None else death.status
-
-
-def end_spans(job: Job, left: Left, end_ns: int, message: str) -> bool:
-    """End the spans that a dead process has left open. False if the disk refused: what it left is to stay then."""
-    path = job.journal(left.stage, left.attempt, "spans")
-    ended = _span_ids(path)
-    missing = [span for span in left.spans() if span["spanId"] not in ended]
-    if not missing:
-        return True
-    around = envelope_of(job, left.stage, left.attempt, "spans")
-    file = AppendFile(path)
-    written = [file.write(around.line(cut_off(span, end_ns, message))) for span in missing]
-    file.close()
-    return all(written)
-
-
-# -- which -----------------------------------------------------------------------------------------------------------
-
-
-def _unfinished(job: Job) -> set[tuple[str, int]]:
-    """Stages and attempts that a process has begun and not finished."""
-    return {(left.stage, left.attempt) for left in left_open(job)}
-
-
-def _endless(job: Job) -> set[tuple[str, int]]:
-    """Attempts whose journal has no end. A look at each; only a full disk can hide one from :func:`_unfinished`."""
-    attempts = ((stage, number) for stage, numbers in spooled_attempts(job).items() for number in numbers)
-    return {(stage, number) for stage, number in attempts if not _has_end(job.journal(stage, number))}
-
-
-def _unrecorded(job: Job) -> set[tuple[str, int]]:
-    """Of each stage the newest attempt, if its end is not in the manifest or its span not in the spool."""
-    found = set()
-    for stage, attempts in spooled_attempts(job).items():
-        record = ManifestFile(job, stage).ended(attempts[-1])
-        span_id = record["trace"].get("span_id") if record is not None else None
-        missing = span_id and not _contains(job.journal(stage, attempts[-1], "spans"), f'"{span_id}"')
-        if record is None or missing:
-            found.add((stage, attempts[-1]))
-    return found
-
-
-def _contains(path: Path, text: str) -> bool:
-    needle = text.encode()
-    try:
-        with open(path, "rb") as file:
-            return any(needle in line for line in file)
-    except OSError:
-        return False
-
-
-def _has_end(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
-            return sc.EVENT_ENDED.encode() in file.read()
-    except OSError:
-        return True
 
 
 @never_raises()
@@ -174,12 +91,12 @@ def _close_runs(job: Job, lost_after: float, *, idle: bool) -> None:
         nobodys = (run.get("implicit") and not idle) or (run.get("detached") and number == 0)
         if run.get("status") == "running" and not nobodys and not _owner_lives(job, run, lost_after):
             with suppress(OSError):  # what cannot be read now is closed by the next who can
-                runs.close(job, run["run_id"], lost_after=lost_after)
+                run_end.close(job, run["run_id"], lost_after=lost_after)
 
 
 def _recent_runs(job: Job) -> list[dict[str, Any]]:
     """The newest run, and those before it that are not over."""
-    content = runs.load(job)
+    content = run_file.load(job)
     return [content, *content.get("earlier", ())] if content else []
 
 
@@ -233,15 +150,15 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | No
         if seized is False or journal.fd < 0:
             return False  # alive, or somebody else is closing it; or not ours to write
         said = read_past(job, stage, attempt)
-        past = said or _begun_for_it(job, stage, attempt, journal.fd)
+        past = said or begun_for_it(job, stage, attempt, journal.fd)
         if past is None:
             if seized or life.is_silent(job, [path], lost_after):
                 _never_was(job, stage, attempt, journal)
             return False
-        death = _death(job, past, seized, lost_after)
+        death = death_of(job, past, seized, lost_after)
         if told is not None:
             death = _as_told(job, told, death)
-        recorded = ManifestFile(job, stage).ended(attempt)
+        recorded = ended_record(job, stage, attempt)
         over = past.ended is not None or recorded is not None
         # One that has ended elsewhere may still be writing the rest of it.
         if death is None and not (over and life.is_here(past.started.attributes)):
@@ -278,23 +195,12 @@ def _forget(job: Job, stage: str, attempt: int) -> None:
             left.remove()
 
 
-def _begun_for_it(job: Job, stage: str, attempt: int, journal: int) -> Past | None:
-    had_begun = any(left_open(job, stage, attempt))
-    taken_ns = os.fstat(journal).st_mtime_ns  # and nothing has been written since
-    return never_begun(stage, attempt, runs.all_runs(job), taken_ns, had_begun=had_begun)
-
-
 def _never_was(job: Job, stage: str, attempt: int, journal: AppendFile) -> None:
     """Killed before its number was even noted: no run knows of it, and the number is free again."""
     with locked(job.run_lock):
         if not os.fstat(journal.fd).st_size and not any(left_open(job, stage, attempt)):
             with suppress(OSError):
                 journal.path.unlink()
-
-
-def _death(job: Job, past: Past, seized: bool | None, lost_after: float) -> life.Death | None:
-    files = life.files_of(job, past.stage, past.attempt)
-    return life.death(job, files, past.started.attributes, past.last_ns, seized, lost_after)
 
 
 def _as_told(job: Job, told: str, known: life.Death | None) -> life.Death:
@@ -369,69 +275,11 @@ def _complete(job: Job, past: Past) -> bool:
     message = f"the stage ended as {past.fold.record['status']} in the middle of it"
     dead = [left for left in left_open(job, past.stage, past.attempt) if not left.alive]
     written = [end_spans(job, left, end_ns, message) for left in dead]
-    written.append(_write_span(job, past))
-    manifest = ManifestFile(job, past.stage)
+    written.append(write_stage_span(job, past))
     # One that has its end says more than a journal from which the disk kept something out.
-    if past.has_manifest and manifest.ended(past.attempt) is None:
-        written.append(manifest.write(past.fold.record))
+    if past.has_manifest and ended_record(job, past.stage, past.attempt) is None:
+        written.append(ManifestFile(job, past.stage).write(past.fold.record))
     if all(written):
         for left in dead:
             left.remove()
     return all(written)
-
-
-def _write_span(job: Job, past: Past) -> bool:
-    """Write the span that the stage's process could not end. False if the disk refused."""
-    from .otlp.root_span import build
-    from .otlp.span_events import Bridge
-
-    path = job.journal(past.stage, past.attempt, "spans")
-    if not past.ids[1] or past.ended is None or f"{past.ids[1]:016x}" in _span_ids(path):
-        return True
-    collected = _Collected()
-    bridge = Bridge(collected)
-    for event in decode.events(decode.Lines(job.journal(past.stage, past.attempt))):
-        bridge.offer(event)
-    bridge.finish()
-    record = past.fold.record
-    status = record["status"]
-    given = {**past.started.attributes, **past.ended.attributes}
-    attributes = {key: item for key, item in given.items() if not key.startswith((sc.LOCAL_PREFIX, sc.LOST_PREFIX))}
-    if status in sc.RESULTS:
-        attributes[sc.TASK_RESULT] = sc.RESULTS[status]
-    parent = record["trace"].get("parent_span_id")
-    errors = record["errors"]
-    capture = Capture(job)
-    message = "\n".join([errors[-1]["message"], *errors[-1].get("last_lines", ())]) if errors else None
-    span = build(
-        past.stage,
-        past.ids,
-        int(parent, 16) if parent else None,
-        (past.started.time_ns, max(past.ended.time_ns, past.started.time_ns)),
-        attributes,
-        status,
-        error_type=past.ended.attributes.get(sc.ERROR_TYPE),
-        message=capture.paths.text(capture.string(message)) if message else None,
-        events=collected.events,
-    )
-    file = AppendFile(path)
-    written = file.write(envelope_of(job, past.stage, past.attempt, "spans").line(encode.span(span)))
-    file.close()
-    return written
-
-
-class _Collected:
-    """Takes the bridge's span events for a span that is built, not opened."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-
-    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
-        from opentelemetry.sdk.trace import Event as SpanEvent
-
-        self.events.append(SpanEvent(name, attributes, timestamp))
-
-
-def _span_ids(path: Path) -> set[str]:
-    """The spans that are in a spool file."""
-    return {span["spanId"] for span in decode.spans(decode.Lines(path)) if "spanId" in span}

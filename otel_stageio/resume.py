@@ -19,7 +19,7 @@ from .declared import NOT_READ, Declared, code_now, is_digest
 from .digest import Digest, Digests, digest_text
 from .fold import KIND
 from .layout import Job, canonical, directory_name, owner_of, within
-from .sinks.manifest_file import by_stage
+from .shared_manifest import by_stage
 
 _FILES = ("sha256", "dirHash1", "quick", "stat")
 #: Reasons that are recorded; the sentence says how many there are.
@@ -188,9 +188,9 @@ def _names(variable: str) -> list[str]:
 
 def _comes_after(job: Job, stage: str, start: str) -> bool:
     """As the newest run that had both began them."""
-    from . import run as runs
+    from . import run_file
 
-    for run in runs.all_runs(job):
+    for run in run_file.all_runs(job):
         names = [item.get("stage") for item in run.get("stages", ())]
         if stage in names and start in names:
             return names.index(stage) > names.index(start)

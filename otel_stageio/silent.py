@@ -38,7 +38,7 @@ class SilentRecorder(Voice):
         self.context = otel_context.get_current()
         self.console = Console()
         self.lines = LineWriter(self)  # type: ignore[arg-type]
-        self.stage_log = self.pipeline_log = _Nowhere()
+        self.stage_log = self.pipeline_log = self.spans = _Nowhere()
         self.usage = Usage(sampled=False)
 
     def emit(self, name: str, attributes: dict[str, Any], *_: Any, **__: Any) -> None:
@@ -50,9 +50,6 @@ class SilentRecorder(Voice):
     def refresh(self) -> None:
         pass
 
-    def span_began(self, *_: Any) -> None:
-        pass
-
     def end(self, status: str, **_: Any) -> None:
         self.ended = True
 
@@ -60,3 +57,6 @@ class SilentRecorder(Voice):
 class _Nowhere:
     def write(self, record: bytes) -> bool:
         return False
+
+    def began(self, *_: Any) -> None:
+        pass

@@ -43,7 +43,7 @@ class Step:
             attributes = capture.attributes(self._attributes) if self._attributes else {}
             name = capture.name(self._name)
             self._span: trace.Span = tracer().start_span(name, base, attributes=attributes)
-            recorder.span_began(self._span, name, attributes)
+            recorder.spans.began(self._span, name, attributes)
             self._token = otel_context.attach(trace.set_span_in_context(self._span, base))
         except Exception:
             runtime.internal_error("span")

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from otel_stageio import Manifest, Pipeline, RunRecord, StageIO, recover
-from otel_stageio import run as runs
+from otel_stageio import Manifest, Pipeline, RunRecord, StageIO, recover, run_end
 from otel_stageio.cli.app import app
 from otel_stageio.layout import Job
 from otel_stageio.sinks.manifest_text import _indented
@@ -113,15 +112,15 @@ def test_a_run_is_not_closed_while_a_stage_may_be_running_elsewhere(records: Rec
         journal = Job(records.job).journal("asr", 1)
         whole = journal.read_bytes()
         run_id = RunRecord.load(records.job).run_id
-        assert not runs.close(Job(records.job), run_id)
+        assert not run_end.close(Job(records.job), run_id)
     io.finalize()
     ended = journal.read_bytes()
     journal.write_bytes(whole)  # as another host's stage looks: no end, and no lock that could be seen here
-    assert not runs.close(Job(records.job), run_id)
+    assert not run_end.close(Job(records.job), run_id)
     assert roots(records) == []
     journal.write_bytes(ended)
-    assert runs.close(Job(records.job), run_id)
-    assert not runs.close(Job(records.job), run_id)
+    assert run_end.close(Job(records.job), run_id)
+    assert not run_end.close(Job(records.job), run_id)
     assert len(roots(records)) == 1
 
 

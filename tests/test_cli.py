@@ -814,6 +814,30 @@ def test_findings_beyond_the_first_are_counted(job: Path) -> None:
     assert "1,000 errors" in cli("validate", job, code=1)
 
 
+# -- lineage ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_output_outside_the_job_is_missing_only_where_that_can_be_known(
+    tmp_path: Path, job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, other = tmp_path / "work", tmp_path / "other"
+    work.mkdir()
+    other.mkdir()
+    monkeypatch.chdir(work)
+    names = ["kept.bin", "gone.bin", str(tmp_path / "absolute.bin"), str(job / "06_asr" / "inside.bin")]
+    with StageIO("asr", job) as io:
+        for name in names:
+            Path(name).write_bytes(b"bytes")
+            io.track_output(name)
+    for name in names[1:]:
+        Path(name).unlink()
+    absolute = {names[2]: "missing", "06_asr/inside.bin": "missing"}
+    for directory in (work, other):  # relative names say nothing elsewhere
+        monkeypatch.chdir(directory)
+        states = {file["name"]: file["state"] for file in document("lineage", job)["files"]}
+        assert states == {"kept.bin": "as recorded", "gone.bin": "as recorded", **absolute}
+
+
 # -- the rest --------------------------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,13 @@ def test_a_receiver_sees_the_same_request(
         assert all(one == theirs for one in mine)
 
 
+def test_a_signal_that_is_exported_nowhere_is_not_sent_to_a_given_endpoint_either() -> None:
+    """As doctor advises for a receiver that takes traces only; whoever gives an endpoint overrules the other words."""
+    words = {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "console", "OTEL_TRACES_EXPORTER": "otlp"}
+    assert endpoints(words, endpoint="http://h:4318").keys() == {"spans", "metrics"}
+    assert endpoints({**words, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318"}).keys() == {"spans"}
+
+
 @pytest.mark.parametrize("text", ["", "10", "0.5", "abc", "-3", "0", "1e3", "nan"])
 def test_the_timeout_is_in_seconds_as_in_pythons_exporters(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The specification says milliseconds; Python's exporters have read seconds from the beginning."""

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import run as runs
+from .. import run_file
 from ..layout import Job, find_jobs
+from ..left_open import left_open
 from ..manifest import ManifestError, manifest_of
 from ..reading.job import check_job, check_path, is_job
 from ..reading.text import count, one_line
 from ..recovery import recover
 from ..runtime import runtime
-from ..sinks.open_spans import left_open
 from .terminal import Terminal, document
 
 _A_DAY = 86_400.0
@@ -71,7 +71,7 @@ def _long_over(path: str) -> bool:
         young = runtime.clock.wall_ns() / 1e9 - job.spool.stat().st_mtime < _A_DAY
     except OSError:
         return False
-    return not young and runs.load(job).get("status", "running") != "running" and next(left_open(job), None) is None
+    return not young and run_file.load(job).get("status", "running") != "running" and next(left_open(job), None) is None
 
 
 def _recover(path: str, lost_after: float, dead: Mapping[str, str]) -> list[Closed]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import run as runs
+from .. import run_file
 from ..handover import StagesRunning, begin_run, end_run
 from ..layout import Job
 from ..reading.job import CannotAnswer, check_path
@@ -28,13 +28,13 @@ def begin_all(jobs: Sequence[str], name: str | None, stages: Sequence[str], json
         check_path(job)
         if Path(job).exists() and not Path(job).is_dir():
             raise CannotAnswer(f"{job} is a file; expected a job directory")
-    forgotten = [job for job in jobs if runs.open_detached(Job(job))]
+    forgotten = [job for job in jobs if run_file.open_detached(Job(job))]
     begun = {job: begin_run(name or os.path.basename(os.path.abspath(job)), job, stages=stages) for job in jobs}
     if forgotten:
         complain(f"{count(len(forgotten), 'job')} had a run that nobody has ended; what starts now is of the new one: "
                  f"{', '.join(map(one_line, forgotten[:3]))}{', …' if len(forgotten) > 3 else ''}")  # fmt: skip
     for job, handed in begun.items():
-        if runs.load(Job(job)).get("run_id") != handed[ENV_RUN_ID]:
+        if run_file.load(Job(job)).get("run_id") != handed[ENV_RUN_ID]:
             raise CannotAnswer(f"{job} cannot be written to: a task would not find its run there")
     if json:
         document(begun)
@@ -44,7 +44,7 @@ def begin_all(jobs: Sequence[str], name: str | None, stages: Sequence[str], json
     else:
         terminal = Terminal()
         for job in begun:
-            run = runs.load(Job(job))
+            run = run_file.load(Job(job))
             terminal.line(terminal.glyph("running"), f" {job}  run {run.get('attempt')}  {run.get('trace_id')}")
 
 
@@ -58,7 +58,7 @@ def end_all(paths: Sequence[str], status: str | None, dead: Mapping[str, str], j
     found: dict[str, tuple[str, str]] = {}
     for path in paths:
         for job in jobs_at(path):
-            if job == path or runs.load(Job(job)).get("detached"):  # below a directory, only those
+            if job == path or run_file.load(Job(job)).get("detached"):  # below a directory, only those
                 found[job] = _end(job, status, dead)
     if json:
         document({job: {"status": word, "problem": problem or None} for job, (word, problem) in found.items()})

@@ -108,7 +108,7 @@ def endpoints(
 
     Args:
         environment: by default that of the process.
-        endpoint: base URL for all signals, instead of what the variables say.
+        endpoint: base URL for all signals, instead of what the variables say; but for those whose exporter is ``none``.
         protocol, headers: likewise; headers are added to those of the variables.
 
     Example:
@@ -136,8 +136,12 @@ def _endpoint(
         own = environment.get(f"{_PREFIX}{signal.upper()}_{name}", "").strip()
         return own or environment.get(f"{_PREFIX}{name}", "").strip() or None
 
-    exporters = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip()
-    if base is None and exporters and not any(name.strip().startswith("otlp") for name in exporters.split(",")):
+    named = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").split(",")
+    exporters = [name.strip() for name in named if name.strip()]
+    if exporters == ["none"]:
+        return None
+    # A base URL that was given says more than the name of another exporter.
+    if base is None and exporters and not any(name.startswith("otlp") for name in exporters):
         return None
     own = environment.get(f"{_PREFIX}{signal.upper()}_ENDPOINT", "").strip() if base is None else ""
     shared = base if base is not None else environment.get(f"{_PREFIX}ENDPOINT", "").strip()

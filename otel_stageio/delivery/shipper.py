@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import run as runs
+from .. import run_file
 from ..layout import Job, find_jobs
+from ..left_open import left_open
 from ..recovery import close_dead, recover
 from ..runtime import runtime
-from ..sinks.open_spans import left_open
 from .delivery import Delivery, Report, add
 from .outbox import Outbox
 
@@ -271,7 +271,7 @@ class Watch:
             if not os.access(job.spool, os.W_OK):
                 return False
             close_dead(job)
-            if runs.load(job).get("implicit") and _idle_seconds(outbox) > IDLE_SECONDS:
+            if run_file.load(job).get("implicit") and _idle_seconds(outbox) > IDLE_SECONDS:
                 recover(job.root)
         except OSError:
             raise
@@ -283,7 +283,7 @@ class Watch:
 
 def _over(job: Job) -> bool:
     """Whether nobody writes here any more: a stage can outlive the run that it was begun in."""
-    return runs.load(job).get("status") != "running" and next(left_open(job), None) is None
+    return run_file.load(job).get("status") != "running" and next(left_open(job), None) is None
 
 
 def _begun(path: str) -> int:

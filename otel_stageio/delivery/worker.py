@@ -229,11 +229,11 @@ def _say(job: Job, signal: str, endpoint: Endpoint, outcome: Outcome) -> None:
 
     if outcome.kind is not Kind.MISCONFIGURED:
         return
-    from .. import run as runs
+    from .. import run_file
     from ..capture import Capture
     from ..sinks import pipeline_log
 
-    name = runs.load(job).get("pipeline_log")
+    name = run_file.load(job).get("pipeline_log")
     if not name:
         return
     text = (

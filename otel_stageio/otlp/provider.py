@@ -116,7 +116,7 @@ class StageSpanProcessor(SpanProcessor):
                 self._open[context.span_id] = recorder
                 scope = span.instrumentation_scope
                 if scope is None or scope.name != sc.SCOPE_NAME:  # ours say so themselves, once captured
-                    recorder.others_span_began(span)
+                    recorder.spans.others_began(span)
         except Exception:
             runtime.internal_error("on_start")
 
@@ -125,7 +125,7 @@ class StageSpanProcessor(SpanProcessor):
             context = span.get_span_context()
             recorder = self._open.pop(context.span_id, None) if context is not None else None
             if recorder is not None:
-                recorder.write_span(span)
+                recorder.spans.ended(span)
         except Exception:
             runtime.internal_error("on_end")
 

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ValidationError
 from ..fold import Fold
 from ..layout import Job, safe_name
 from ..otlp import decode
-from ..recovery import how_it_stands
+from ..shared_manifest import too_deep
 from ..sinks.files import is_locked
-from ..sinks.manifest_file import too_deep
+from ..unfinished import how_it_stands
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from .. import run as runs
+from .. import run_file
 from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
 from ..life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
+from ..shared_manifest import ended_record
 from ..sinks.files import open_to_lock
-from ..sinks.manifest_file import ManifestFile
 from .disk import folded, state_without_end
 from .hosts import FileClock, Stand, too_long
 from .job import CannotAnswer, is_dead, is_job, read_job
@@ -153,7 +153,7 @@ def _run_record(path: str) -> dict[str, Any] | None:
         content = json.loads(_read(path).decode())
     except (OSError, ValueError, RecursionError):
         return None
-    return content if runs.is_whole(content) else None
+    return content if run_file.is_whole(content) else None
 
 
 def _read(path: str, last: int | None = None) -> bytes:
@@ -210,7 +210,7 @@ def _stand(path: str, stage: str, attempt: int, clock: FileClock) -> Stand | Non
         return Stand(stage, word)
     job = Job(path)
     if word is None:
-        record = ManifestFile(job, stage).ended(attempt)  # the journal was deleted, or had no room for the end
+        record = ended_record(job, stage, attempt)  # the journal was deleted, or had no room for the end
         word = str(record.get("status", UNKNOWN)) if record is not None else None
     if word is not None:
         return Stand(stage, word, birth_of(job.journal(stage, attempt)).host)

@@ -26,12 +26,14 @@ class FileVersion:
     Attributes:
         name: relative to the job where it lies in it.
         content: ``sha256:…`` or ``dirHash1:…``; empty where it was not computed.
+        inside: whether it lies in the job; the name of one outside is its path as the stage gave it.
     """
 
     name: str
     content: str
     size_bytes: int | None
     kind: str
+    inside: bool
 
     @property
     def size(self) -> str:
@@ -149,7 +151,10 @@ def _action(attempt: Attempt, root: Path) -> Action:
 
 
 def _version(entry: Artifact, root: Path) -> FileVersion:
-    return FileVersion(within(entry.path, root) or entry.path, content_of(entry), entry.size_bytes, str(entry.type))
+    name = within(entry.path, root)
+    return FileVersion(
+        name or entry.path, content_of(entry), entry.size_bytes, str(entry.type), inside=name is not None
+    )
 
 
 def content_of(entry: Artifact) -> str:
@@ -161,12 +166,13 @@ def content_of(entry: Artifact) -> str:
 def _verify(lineage: Lineage, root: Path) -> None:
     digests = Digests(Job(root))
     for name, file in lineage.files.items():
-        outside = name not in lineage.made_by and not (root / name).exists()
-        path = Path(os.path.abspath(name)) if outside else root / name
+        path = root / name
+        if not file.inside and not path.exists():
+            path = Path(os.path.abspath(name))
+            if not os.path.isabs(name) and not path.exists():
+                continue  # relative to a directory that nobody knows any more
         recorded = _digest_of(file)
         now = digests.again(str(path), recorded) if recorded else None
-        if outside and not os.path.isabs(name) and not path.exists():
-            continue  # relative to a directory that nobody knows any more
         if now == {} or (now is None and not path.exists()):
             lineage.now[name], lineage.why[name] = "missing", "it is no longer there"
         elif now is not None and not any(recorded[kind] == now.get(kind) for kind in recorded):
@@ -231,12 +237,16 @@ def as_document(lineage: Lineage, others: dict[str, list[str]]) -> dict[str, Any
                 "state": action.state,
                 "started_at": action.started_at,
                 "trace_id": action.trace_id or None,
-                "inputs": [dataclasses.asdict(file) for file in action.inputs],
-                "outputs": [dataclasses.asdict(file) for file in action.outputs],
+                "inputs": [_described(file) for file in action.inputs],
+                "outputs": [_described(file) for file in action.outputs],
             }
             for action in lineage.actions
         ],
     }
+
+
+def _described(file: FileVersion) -> dict[str, Any]:
+    return {"name": file.name, "content": file.content, "size_bytes": file.size_bytes, "kind": file.kind}
 
 
 def _reference(action: Action | None) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ def read_stages(
     """Every stage that has left anything, in the order of their numbers, then of starting."""
     found: dict[str, StageView] = {}
     for directory in directories:
-        for view in _of_directory(job, directory):
+        for view in _of_directory(directory):
             _take(found, view)
     spooled = spooled_attempts(job)
     for name, attempts in spooled.items():
@@ -61,7 +61,7 @@ def _view(name: str, directory: str, record: Manifest, problems: list[str]) -> S
     return view
 
 
-def _of_directory(job: Job, directory: Path) -> list[StageView]:
+def _of_directory(directory: Path) -> list[StageView]:
     """The directory's own stage and its sub-stages."""
     owner = owner_of(directory.name)
     for name in _MANIFESTS:

@@ -13,10 +13,10 @@ from typing import Any
 
 from .. import semconv as sc
 from ..layout import Job
+from ..left_open import left_open
 from ..manifest import Record
 from ..runtime import runtime
 from ..semconv import GOOD_STATUSES
-from ..sinks.open_spans import left_open
 from .disk import journal, spans
 from .text import moment
 from .view import JobView, RunView, StageView

@@ -13,7 +13,7 @@ from .steps import Step
 from .text import strict
 
 #: Beyond the status words: nothing on disk says how it stands, or the run has not come to it.
-UNKNOWN, PENDING = "unknown", "pending"
+UNKNOWN = "unknown"
 
 #: A sign for each state, for those who do not see its colour.
 GLYPHS = {

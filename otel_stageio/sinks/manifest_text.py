@@ -37,7 +37,7 @@ class ManifestText:
         self._lines: dict[int, tuple[dict[str, Any], str]] = {}
 
     def of(self, content: dict[str, Any]) -> str:
-        """``content`` as :func:`otel_stageio.sinks.manifest_file.compose` made it; its attempts may be shortened."""
+        """``content`` as :func:`otel_stageio.shared_manifest.compose` made it; its attempts may be shortened."""
         lines = self._lines
         self._lines = {}
         for whole in (content, *content["substages"].values()):

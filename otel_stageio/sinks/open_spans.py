@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from .. import semconv as sc
 from ..otlp import encode
-from .files import is_free, is_locked
 
 if TYPE_CHECKING:
     from ..layout import Job
@@ -123,73 +119,3 @@ class OpenSpans:
         if fd >= 0:
             with suppress(OSError):
                 os.close(fd)
-
-
-# -- reading ---------------------------------------------------------------------------------------------------------
-
-
-class Left(NamedTuple):
-    """What a process has in ``.stageio/open``."""
-
-    stage: str
-    attempt: int
-    path: Path
-
-    @property
-    def alive(self) -> bool:
-        return is_locked(self.path)
-
-    @property
-    def gone(self) -> bool:
-        """Whether its process is dead for certain, if it ran on this host; without locks nothing says so."""
-        return is_free(self.path) is True
-
-    def spans(self) -> list[dict[str, Any]]:
-        """The spans in it, as OTLP/JSON; some may have ended."""
-        found = []
-        try:
-            with open(self.path, "rb") as file:
-                while line := file.read(LINE):
-                    with suppress(ValueError):
-                        span = json.loads(line.partition(b"\n")[0])  # the rest is left of a longer one
-                        if isinstance(span, dict) and span.get("spanId"):
-                            found.append(span)
-        except OSError:
-            pass
-        return found
-
-    def remove(self) -> None:
-        with suppress(OSError):
-            self.path.unlink()
-
-
-def left_open(job: Job, stage: str | None = None, attempt: int | None = None) -> Iterator[Left]:
-    """What processes have not finished, of one attempt or of the whole job."""
-    try:
-        names = sorted(os.listdir(job.open))
-    except OSError:
-        return
-    for name in names:
-        owner, _, pid = name.rpartition(".")
-        own_stage, _, number = owner.rpartition(".")
-        if not (own_stage and number.isdigit() and pid.isdigit()):
-            continue
-        if (stage is None or own_stage == stage) and (attempt is None or int(number) == attempt):
-            yield Left(own_stage, int(number), job.open / name)
-
-
-def cut_off(span: dict[str, Any], end_ns: int, message: str) -> str:
-    """A span that its process could not end, ended as an error: OTLP/JSON again."""
-    start = int(span.get("startTimeUnixNano", 0))
-    error = {"key": sc.ERROR_TYPE, "value": {"stringValue": "crashed"}}
-    attributes = [pair for pair in span.get("attributes", ()) if pair.get("key") != sc.ERROR_TYPE]
-    return json.dumps(
-        {
-            **span,
-            "endTimeUnixNano": str(max(end_ns, start)),
-            "attributes": [*attributes, error],
-            "status": {"message": message, "code": 2},
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )

@@ -25,7 +25,8 @@ Example::
 
 from __future__ import annotations
 
-from .driver import JobResult, run_job, run_jobs
+from .driver import JobResult
+from .jobs import run_job, run_jobs
 from .progress import Progress
 from .stage import RayStage
 
