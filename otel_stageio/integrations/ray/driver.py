@@ -32,6 +32,8 @@ from .task import Outcome, task_of
 PATIENCE = 30.0
 #: Seconds for stages to end by themselves once they are told to stop.
 GRACE = 10.0
+#: The same for those that were killed then to be gone.
+KILLED = 10.0
 _LOOK_AGAIN = 0.2
 #: It is of no use to run these again.
 _FOR_GOOD = (
@@ -321,7 +323,7 @@ class Driver:
             _, deaf = ray.wait(references, num_returns=len(references), timeout=GRACE, fetch_local=False)
             for reference in deaf:
                 ray.cancel(reference, force=True)
-        until = time.monotonic() + GRACE
+        until = time.monotonic() + KILLED
         for attempt in self._with_ray.values():
             while not self._is_over(attempt) and time.monotonic() < until:
                 time.sleep(_LOOK_AGAIN)
