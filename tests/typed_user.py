@@ -1,6 +1,6 @@
 """A program of somebody else's, which a strict type checker passes with nothing but the installed wheel.
 
-``nox -s types`` checks it and runs it. The ``ignore`` comments stand at what must be an error: where the package's types
+``nox -s types`` checks and runs it. The ``ignore`` comments stand at what must be an error: where the package's types
 are not found, everything is ``Any``, and mypy says that they are not used.
 """
 
