@@ -28,7 +28,7 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
 LOCK = ROOT / "requirements" / "dev.txt"
 
 #: What a cell of the matrix runs: what a stage and a pipeline are, and the contract with the original.
-TESTS = ["test_stage_life.py", "test_stage_logging.py", "test_contract_api.py", "test_pipeline.py"]
+TESTS = ["test_stage_life.py", "test_stage_logging.py", "test_contract_api.py", "test_pipeline.py", "test_delivery.py"]
 #: It compares with the stock encoder of the same release. The oldest one leaves out empty values; ours writes them.
 NEWEST_TESTS = ["test_otlp.py"]
 TOOLS = ["pytest", "hypothesis"]
