@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api_snapshot import SNAPSHOT, snapshot
 
 import otel_stageio
 from otel_stageio import (
@@ -176,6 +178,20 @@ def test_how_it_is_called(function: Any) -> None:
         return_annotation=signature.empty,
     )
     assert str(bare).replace("/, ", "") == SIGNATURES[function]
+
+
+CHANGED = """
+The public API is not what tests/api_snapshot.txt says (- was, + is).
+Something new, or a new parameter with a default: python tests/api_snapshot.py, commit the file, a line in CHANGELOG.md.
+Something removed or renamed, a parameter that is moved or newly required: bring it back with a DeprecationWarning first;
+docs/VERSIONS.md says for how long.
+"""
+
+
+def test_the_api_is_that_of_the_snapshot() -> None:
+    was, now = SNAPSHOT.read_text(encoding="utf-8").splitlines(), snapshot().splitlines()
+    if was != now:
+        pytest.fail(CHANGED + "\n".join(difflib.unified_diff(was, now, "was", "is", lineterm="", n=0)), pytrace=False)
 
 
 def test_what_a_stage_and_a_pipeline_show() -> None:
