@@ -30,7 +30,7 @@ LOCK = ROOT / "requirements" / "dev.txt"
 #: What a cell of the matrix runs: what a stage and a pipeline are, and the contract with the original.
 TESTS = ["test_stage_life.py", "test_stage_logging.py", "test_contract_api.py", "test_pipeline.py", "test_delivery.py"]
 #: It compares with the stock encoder of the same release. The oldest one leaves out empty values; ours writes them.
-NEWEST_TESTS = ["test_otlp.py"]
+NEWER_TESTS = ["test_otlp.py"]
 TOOLS = ["pytest", "hypothesis"]
 NOT_CODE = ("py.typed", "report/report.html.j2", "report/vendor/uplot/uPlot.iife.min.js", "report/vendor/uplot/LICENSE")
 
@@ -173,14 +173,17 @@ OLD, NEW = interpreter("3.10"), interpreter("3.13")
     ("python", "versions"),
     [
         nox.param(OLD, "oldest", id="3.10-oldest"),
+        nox.param(NEW, "locked", id="3.13-locked"),
         nox.param(NEW, "newest", id="3.13-newest"),
         nox.param(OLD, "newest", id="3.10-newest"),
         nox.param(NEW, "oldest", id="3.13-oldest"),
     ],
 )
 def matrix(session: nox.Session, versions: str) -> None:
-    """The oldest and the newest Python, with the oldest and the newest of everything that they are promised with.
+    """The oldest and the newest Python, with the oldest and the newest releases that are promised.
 
+    ``oldest`` is each lower bound in pyproject.toml: to the letter on the oldest Python, on a newer one where there is
+    a wheel. ``newest`` is what the index has today, ``locked`` what requirements/dev.txt has.
     The tests are those in the sdist, without the package beside them: what they import is the wheel.
     """
     dist = build(session)
@@ -193,7 +196,9 @@ def matrix(session: nox.Session, versions: str) -> None:
         bounds = [oldest(requirement) for requirement in requirements("cli")]
         pins += bounds if session.python == OLD else having_wheels(session, bounds)
     else:
-        tests, tools = TESTS + NEWEST_TESTS, [*TOOLS, "opentelemetry-exporter-otlp-proto-common"]
+        if versions == "locked":
+            pins = locked()
+        tests, tools = TESTS + NEWER_TESTS, [*TOOLS, "opentelemetry-exporter-otlp-proto-common"]
     pinned = constraints(session, pins)
     away_from_the_tree(session)
     session.install("-c", pinned, f"{only(dist, '*.whl')}[cli]", *tools)
