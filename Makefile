@@ -12,6 +12,7 @@ DEMO_ARGS   ?=
 BENCH_ARGS  ?=
 TORTURE_ARGS ?=
 OUTAGE_ARGS ?=
+NOX_ARGS   ?=
 COMPOSE     ?= docker compose
 # `make lock` keeps the pins that still fit; `make lock UPGRADE=1` takes the newest of everything.
 UPGRADE     ?=
@@ -24,7 +25,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test torture ray-torture collector-check collector-torture binaries stack stack-native docs lint format types bench lock dist clean
+.PHONY: help setup demo test torture ray-torture collector-check collector-torture binaries stack stack-native docs lint format types bench lock matrix dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -101,11 +102,14 @@ lock: | $(VENV)/bin/python  ## write requirements/*.txt anew from pyproject.toml
 	@$(COMPILE) --extra dev --output-file $(LOCK) pyproject.toml
 	@$(COMPILE) --output-file requirements/prefect.txt pyproject.toml requirements/prefect.in
 
+matrix: setup  ## the packages, their types and size, and other Pythons and SDKs (NOX_ARGS="-s types")
+	@$(PY) -m nox $(NOX_ARGS)
+
 dist: setup  ## build sdist and wheel into dist/
 	@rm -rf dist
 	@$(PY) -m build --no-isolation --outdir dist . >/dev/null
 	@ls dist
 
 clean:  ## remove .venv, caches and what was built (out/ stays)
-	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) dist build .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

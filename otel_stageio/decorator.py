@@ -6,11 +6,18 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from .stage_io import StageIO
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Decorator(Protocol):
+    """Takes away the first argument: who calls the function does not give it the stage."""
+
+    def __call__(self, function: Callable[Concatenate[StageIO, P], R], /) -> Callable[P, R]: ...
 
 
 def stage(
@@ -20,7 +27,7 @@ def stage(
     *,
     attributes: Mapping[str, Any] | None = None,
     capture_logging: bool | None = None,
-) -> Callable[[F], F]:
+) -> Decorator:
     """Make each call of a function one stage. The function gets the :class:`StageIO` as its first argument.
 
     Works for plain and ``async`` functions. The other arguments are those of :class:`StageIO`.
@@ -39,7 +46,7 @@ def stage(
     def open_stage() -> StageIO:
         return StageIO(name, output_base, enable_manifest, attributes=attributes, capture_logging=capture_logging)
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[Concatenate[StageIO, P], R], /) -> Callable[P, R]:
         if not callable(function):
             raise TypeError("@stage needs the stage's name: @stage('asr')")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -61,7 +68,7 @@ def stage(
             with open_stage() as io:
                 return function(io, *args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return call
 
     if callable(name):
         raise TypeError("@stage needs the stage's name: @stage('asr')")

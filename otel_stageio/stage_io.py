@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -32,6 +32,8 @@ from .step import Step
 
 if TYPE_CHECKING:
     from .resume import Decision
+
+PathT = TypeVar("PathT", bound="str | os.PathLike[str]")
 
 
 class StageIO(StagePaths):
@@ -137,17 +139,17 @@ class StageIO(StagePaths):
 
     # -- what the stage did ------------------------------------------------------------------------------------------
 
-    def track_input(self, file_path: Any, file_type: str = "file", **metadata: Any) -> Any:
+    def track_input(self, file_path: PathT, file_type: str = "file", **metadata: Any) -> PathT:
         """Record a file that the stage reads. Returns ``file_path``, so that it can stand where the path is used."""
         self._recorder.track("input", file_path, file_type, metadata)
         return file_path
 
-    def track_output(self, file_path: Any, file_type: str = "file", **metadata: Any) -> Any:
+    def track_output(self, file_path: PathT, file_type: str = "file", **metadata: Any) -> PathT:
         """Record a file that the stage writes; its size is taken at the end. Returns ``file_path``."""
         self._recorder.track("output", file_path, file_type, metadata)
         return file_path
 
-    def track_intermediate(self, file_path: Any, retained: bool = False, reason: str = "") -> Any:
+    def track_intermediate(self, file_path: PathT, retained: bool = False, reason: str = "") -> PathT:
         """Record a file that is not a result, and whether it is kept. Returns ``file_path``."""
         how = {sc.ARTIFACT_RETAINED: retained, sc.ARTIFACT_REASON: reason}
         self._recorder.track("intermediate", file_path, "intermediate", {}, how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api_snapshot import SNAPSHOT, snapshot
 
 import otel_stageio
 from otel_stageio import (
@@ -178,6 +180,20 @@ def test_how_it_is_called(function: Any) -> None:
     assert str(bare).replace("/, ", "") == SIGNATURES[function]
 
 
+CHANGED = """
+The public API is not what tests/api_snapshot.txt says (- was, + is).
+Something new, or a new parameter with a default: python tests/api_snapshot.py, commit the file, a line in CHANGELOG.md.
+Something removed or renamed, a parameter that is moved or newly required: bring it back with a DeprecationWarning;
+docs/VERSIONS.md says for how long.
+"""
+
+
+def test_the_api_is_that_of_the_snapshot() -> None:
+    was, now = SNAPSHOT.read_text(encoding="utf-8").splitlines(), snapshot().splitlines()
+    if was != now:
+        pytest.fail(CHANGED + "\n".join(difflib.unified_diff(was, now, "was", "is", lineterm="", n=0)), pytrace=False)
+
+
 def test_what_a_stage_and_a_pipeline_show() -> None:
     shown = {name for name in dir(StageIO) if not name.startswith("_")}
     assert {"trace_id", "otel_span", "output_dir", "job_dir"} <= shown
@@ -190,6 +206,21 @@ def test_the_stage_of_a_pipeline_takes_what_a_stage_takes() -> None:
     parameters = inspect.signature(Pipeline.stage).parameters
     assert next(iter(parameters.values())).name == "self"
     assert any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_records_of_former_and_later_versions_load(tmp_path: Path) -> None:
+    with Pipeline("films", tmp_path) as opened, opened.stage("asr"):
+        pass
+    manifest, run = tmp_path / "06_asr" / "manifest.json", tmp_path / ".stageio" / "run.json"
+    for path, load in ((manifest, lambda: Manifest.load(manifest)), (run, lambda: RunRecord.load(tmp_path))):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**written, "schema_version": 99, "not_known_yet": {"a": 1}}), encoding="utf-8")
+        assert load().status == "success"  # a later one
+    manifest.write_text('{"stage": "asr", "status": "success", "inputs": [], "outputs": []}', encoding="utf-8")
+    assert Manifest.load(manifest).schema_version is None  # the original's
 
 
 # -- imports ---------------------------------------------------------------------------------------------------------

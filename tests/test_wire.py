@@ -200,7 +200,7 @@ def test_halving_ends_at_single_records_and_loses_none(signal: str, data: st.Dat
 def strings_in(message: Any) -> list[bytes]:
     found = []
     for field, value in message.ListFields():
-        for item in value if field.is_repeated else [value]:
+        for item in value if wire.is_repeated(field) else [value]:
             if field.message_type is not None:
                 found += strings_in(item)
             elif isinstance(item, str):

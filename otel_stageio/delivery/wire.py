@@ -172,6 +172,13 @@ def _table(descriptor: Descriptor) -> dict[str, _Setter]:
     return table
 
 
+def is_repeated(field: FieldDescriptor) -> bool:
+    try:
+        return bool(field.is_repeated)
+    except AttributeError:  # protobuf before 6.31, where ``label`` did not warn
+        return bool(field.label == FieldDescriptor.LABEL_REPEATED)  # type: ignore[attr-defined]
+
+
 def _setter(field: FieldDescriptor) -> _Setter:
     name = field.name
     kind = field.message_type
@@ -191,9 +198,9 @@ def _setter(field: FieldDescriptor) -> _Setter:
             part.SetInParent()
             one(part, item)
 
-        return add_messages if field.is_repeated else set_message
+        return add_messages if is_repeated(field) else set_message
     convert = _converter(field)
-    if field.is_repeated:
+    if is_repeated(field):
         return lambda message, item: getattr(message, name).extend([convert(part) for part in item])
     return lambda message, item: setattr(message, name, convert(item))
 
