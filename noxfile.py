@@ -117,6 +117,7 @@ def wheel(session: nox.Session) -> None:
     dist = build(session)
     wheel, sdist = only(dist, "*.whl"), only(dist, "*.tar.gz")
     session.run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist), external=True)
+    check_sdist(session, sdist)
     check_wheel(session, wheel, only(build(session, "--wheel"), "*.whl"))
 
     pins = constraints(session, locked())
@@ -132,6 +133,19 @@ def wheel(session: nox.Session) -> None:
     session.run("otel-stageio", "validate", "job")
     session.run("otel-stageio", "status", "job")
     session.run("python", "-m", "pip", "check")
+
+
+def check_sdist(session: nox.Session, sdist: Path) -> None:
+    """It holds what is in the repository and nothing else, so that its tests run from it."""
+    if not (ROOT / ".git").exists():
+        session.log("not a repository: what belongs into the sdist is not known here")
+        return
+    listed = session.run("git", "-C", str(ROOT), "ls-files", "-z", external=True, silent=True, log=False)
+    tracked = set(str(listed).strip("\0").split("\0")) - {".editorconfig"}
+    with tarfile.open(sdist) as archive:
+        packed = {member.name.partition("/")[2] for member in archive if member.isfile()} - {"PKG-INFO"}
+    if packed != tracked:
+        session.error(f"missing in the sdist: {sorted(tracked - packed)}; not to be there: {sorted(packed - tracked)}")
 
 
 def check_wheel(session: nox.Session, wheel: Path, direct: Path) -> None:
