@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from .growth import Curve, growth
@@ -86,15 +87,14 @@ def main(arguments: list[str] | None = None) -> int:
         "processors": os.cpu_count(),
         "quick": options.quick,
     }
+    measured = {
+        "results": [result.as_json() for result in results],
+        "curves": [asdict(curve) for curve in curves],
+    }
     if options.save:
-        save(results, curves, about)
+        save(about, measured)
     if options.json:
-        document = {
-            **about,
-            "results": [result.as_json() for result in results],
-            "curves": [curve.as_json() for curve in curves],
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps({**about, **measured}, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

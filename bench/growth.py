@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from otel_stageio import StageIO
 
@@ -26,9 +25,6 @@ class Curve:
     name: str
     measured: str
     points: dict[int, float]
-
-    def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "measured": self.measured, "points": self.points}
 
     @property
     def growth(self) -> float:

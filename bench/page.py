@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .growth import Curve
-from .measure import Result
 from .table import duration
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,15 +18,11 @@ PAGE = ROOT / "docs" / "PERFORMANCE.md"
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
 
 
-def save(results: Sequence[Result], curves: Sequence[Curve], about: dict[str, Any]) -> None:
+def save(about: dict[str, Any], measured: dict[str, list[dict[str, Any]]]) -> None:
     """Put what was measured in the place of what was measured before under the same names."""
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"results": [], "curves": []}
-    for kind, new in (
-        ("results", [each.as_json() for each in results]),
-        ("curves", [each.as_json() for each in curves]),
-    ):
-        by_name = {entry["name"]: entry for entry in kept[kind]}
-        by_name.update({entry["name"]: entry for entry in new})
+    for kind in ("results", "curves"):
+        by_name = {entry["name"]: entry for entry in (*kept[kind], *measured[kind])}
         kept[kind] = list(by_name.values())
     kept["about"] = about
     RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -22,13 +22,12 @@ _WHOSE = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
 
 def own_envelopes(identity: Mapping[str, Any], capture: Capture, pid: int) -> tuple[Envelope, Envelope]:
     """Of the log records and of the metrics of a stage that runs in this process."""
-    own = process_resource()
-    about = resource(capture.attributes(dict(own.attributes)))
+    about, schema = _own_resource(capture)
     whose = {key: identity[key] for key in _WHOSE}
 
     def envelope(kind: str, attributes: dict[str, Any]) -> Envelope:
         around = scope(sc.SCOPE_NAME, __version__, attributes)
-        return Envelope(kind, about, around, own.schema_url, sc.SCHEMA_URL)
+        return Envelope(kind, about, around, schema, sc.SCHEMA_URL)
 
     return envelope("logs", {**whose, sc.PROCESS_PID: pid}), envelope("metrics", whose)
 
@@ -51,5 +50,9 @@ def resource_of(job: Job, path: Path) -> tuple[str, str]:
             return json.dumps(first["resource"], ensure_ascii=False), str(first.get("schemaUrl", ""))
         except (KeyError, IndexError, TypeError, AttributeError):
             continue
+    return _own_resource(Capture(job))
+
+
+def _own_resource(capture: Capture) -> tuple[str, str]:
     own = process_resource()
-    return resource(Capture(job).attributes(own.attributes)), own.schema_url
+    return resource(capture.attributes(dict(own.attributes))), own.schema_url

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import ambient, fit
 from . import semconv as sc
@@ -34,9 +34,6 @@ from .span_writer import SpanWriter
 from .stage_span import StageSpan
 from .usage import Usage, media_seconds
 from .voice import Voice
-
-if TYPE_CHECKING:
-    pass
 
 
 class Recorder(Voice):

@@ -30,14 +30,15 @@ def edit(job: Job) -> Iterator[dict[str, Any]]:
             with suppress(OSError):
                 os.replace(job.run_record, aside)
         yield content
-        if json.dumps(content) != before:
+        after = json.dumps(content)
+        if after != before:
             with suppress(OSError):
-                _write(job, job.run_record, content)
+                _write(job, job.run_record, after)
 
 
-def _write(job: Job, path: Path, content: dict[str, Any]) -> None:
+def _write(job: Job, path: Path, text: str) -> None:
     # On one line: with an indent the encoder is Python's own, which takes ten times as long.
-    replace(path, json.dumps(content).encode() + b"\n", job.temporary)
+    replace(path, text.encode() + b"\n", job.temporary)
 
 
 def put_away(job: Job, run: dict[str, Any]) -> bool:
@@ -45,7 +46,7 @@ def put_away(job: Job, run: dict[str, Any]) -> bool:
     if run.get("status") == "running" or type(run.get("attempt")) is not int:
         return False
     try:
-        _write(job, job.former_run(run["attempt"]), run)
+        _write(job, job.former_run(run["attempt"]), json.dumps(run))
         return True
     except OSError:
         return False

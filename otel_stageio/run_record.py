@@ -10,6 +10,7 @@ from pydantic import Field
 
 from .layout import Job
 from .manifest import ManifestError, Open, checked
+from .run_file import finished_attempts
 
 
 class Owner(Open):
@@ -99,6 +100,4 @@ class RunRecord(RunBase):
 
 def former_runs(job: Job) -> list[Path]:
     """The files of the runs that are over, oldest first."""
-    return sorted(
-        (path for path in job.former_runs.glob("*.json") if path.stem.isdecimal()), key=lambda path: int(path.stem)
-    )
+    return [job.former_run(number) for number in sorted(finished_attempts(job))]

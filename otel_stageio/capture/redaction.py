@@ -181,7 +181,7 @@ class Redactor:
         secrets = [*_secret_words(argv), *(secret for item in environ.items() for secret in _secrets_of(*item))]
         if secrets:
             found = {form for secret in secrets for form in _forms(secret)}
-            # Longest first: one secret may be a part of another.
+            # Longest first: one secret may be a part of another. Of one length by name: who hides the same shares.
             self._secrets = tuple(sorted({*self._secrets, *found}, key=lambda form: (-len(form), form)))
             self.innocent = _innocent(self._secrets, self._extra)
 
