@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -124,10 +125,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def command_line() -> str:
+    """``otel-stageio``, or where it is: beside this Python, whose environment need not be the shell's."""
+    return (
+        "otel-stageio"
+        if shutil.which("otel-stageio")
+        else os.path.relpath(Path(sys.executable).parent / "otel-stageio")
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     job_dir: Path = arguments.job_dir
-    status = f"otel-stageio status {job_dir}"
+    cli = command_line()
+    status = f"{cli} status {job_dir}"
     try:
         transcript, film = run_pipeline(arguments.media, job_dir, arguments.asr, arguments.model)
     except StageFailed as failure:
@@ -146,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\nstage manifests      {job_dir}/*/manifest.json"
         f"\nlogs                 {job_dir}/logs/, {job_dir}/*/stage.log"
         f"\nthe run as a tree    {status}"
-        f"\nthe run as a page    otel-stageio report {job_dir}"
+        f"\nthe run as a page    {cli} report {job_dir}"
     )
     return 0
 
