@@ -14,8 +14,9 @@ from .capture import Capture
 from .events import Event
 from .layout import Job
 from .otlp import decode
-from .otlp.encode import Envelope, resource, scope
+from .otlp.encode import Envelope, scope
 from .otlp.provider import process_resource
+from .sinks.spool import resource_text
 
 _WHOSE = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
 
@@ -55,4 +56,4 @@ def resource_of(job: Job, path: Path) -> tuple[str, str]:
 
 def _own_resource(capture: Capture) -> tuple[str, str]:
     own = process_resource()
-    return resource(capture.attributes(dict(own.attributes))), own.schema_url
+    return resource_text(own, capture), own.schema_url

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import semconv as sc
 from .resources.cgroup import OomKills, oom_kills
 from .runtime import boot_id, host_name, runtime
-from .sinks.files import is_free, let_go, open_to_read
+from .sinks.files import is_free, let_go, open_to_read, open_to_write
 from .sinks.files import seize as seize
 
 if TYPE_CHECKING:
@@ -236,8 +236,7 @@ def file_clock_ns(job: Job) -> int:
     """What time it is to whoever keeps a job's files."""
     probe = job.temporary / f"clock.{os.getpid()}.{runtime.ids.span_id():x}"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = open_to_write(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             return os.fstat(fd).st_mtime_ns
         finally:

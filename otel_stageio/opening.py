@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,12 @@ class Opening:
 def make_directories(job: Job, stage: str) -> None:
     for directory in (job.stage_dir(stage), job.logs, job.spool):
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            os.mkdir(directory)
+        except FileExistsError:
+            pass
         except OSError:
-            pass  # every write into it will be counted
+            with suppress(OSError):  # every write into it will be counted
+                os.makedirs(directory, exist_ok=True)
 
 
 def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any], *, durable: bool) -> Opening:

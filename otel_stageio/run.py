@@ -22,7 +22,7 @@ from .run_edit import edit, put_away
 from .run_end import close_superseded
 from .run_file import KIND, Run, find, finished, finished_attempts
 from .runtime import boot_id, host_name, runtime
-from .sinks.files import AppendFile, is_locked
+from .sinks.files import AppendFile, is_locked, open_to_write
 from .sinks.spool import share_life
 
 if TYPE_CHECKING:
@@ -82,15 +82,16 @@ def _pipeline_log(job: Job, now_ns: int) -> str:
     """A name that no other run of this job has; two runs may begin in the same second."""
     stamp = time.strftime("%Y%m%d_%H%M%S", time.localtime(now_ns // 1_000_000_000))
     name, number = f"99_pipeline_{stamp}.log", 1
-    while os.path.lexists(job.logs / name):
-        number += 1
-        name = f"99_pipeline_{stamp}_{number}.log"
-    try:
-        job.logs.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(job.logs / name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))  # announced, so it exists
-    except OSError:
-        pass
-    return f"logs/{name}"
+    while True:
+        try:  # announced, so it exists
+            os.close(open_to_write(job.logs / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC))
+        except FileExistsError:
+            number += 1
+            name = f"99_pipeline_{stamp}_{number}.log"
+            continue
+        except OSError:
+            pass
+        return f"logs/{name}"
 
 
 def begin(
@@ -141,7 +142,9 @@ def enter(job: Job, stage: str, handed: str | None, outside: SpanContext | None,
             chosen = _begin(job, content, clean(job.root.name) or "job", True, outside)
         counters = content.setdefault("stage_attempts", {})
         known = spooled_attempts(job).get(stage, [])
-        asked = {*known[-_ASKED:], *(left.attempt for left in left_open(job, stage))}
+        asked = {*known[-_ASKED:]}
+        if len(known) > _ASKED:
+            asked.update(left.attempt for left in left_open(job, stage))
         alive = [number for number in sorted(asked) if is_locked(job.journal(stage, number))]
         attempt = max([counters.get(stage, 0), *known]) + 1
         while True:

@@ -178,7 +178,8 @@ class Redactor:
 
     def learn(self, environ: Mapping[str, str], argv: Sequence[str] = ()) -> None:
         """Take in the secrets of an environment, and of a command line, to mask them wherever they turn up."""
-        secrets = [*_secret_words(argv), *(secret for item in environ.items() for secret in _secrets_of(*item))]
+        kept = _secrets_in(tuple(os.environb.items() if environ is os.environ else environ.items()))
+        secrets = [*_secret_words(argv), *kept]
         if secrets:
             found = {form for secret in secrets for form in _forms(secret)}
             # Longest first: one secret may be a part of another. Of one length by name: who hides the same shares.
@@ -299,7 +300,11 @@ def _is_number(key: str, value: str) -> bool:
     return value.isdigit() and "token" in key.lower()
 
 
-@functools.lru_cache(1_000)  # each stage of a process asks for the same environment
+@functools.lru_cache(8)  # each stage of a process asks for the same environment, as bytes: it is kept so
+def _secrets_in(environment: tuple[tuple[str, str] | tuple[bytes, bytes], ...]) -> list[str]:
+    return [secret for name, value in environment for secret in _secrets_of(os.fsdecode(name), os.fsdecode(value))]
+
+
 def _secrets_of(name: str, value: str) -> tuple[str, ...]:
     """The credentials in one environment variable."""
     if name.endswith("_HEADERS"):  # OTEL_EXPORTER_OTLP_HEADERS: key=value, percent-encoded, separated by commas

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from .kernel import read
 
-_ROOT = Path("/sys/fs/cgroup")
-_SELF = Path("/proc/self/cgroup")
+_ROOT = "/sys/fs/cgroup"
+_SELF = "/proc/self/cgroup"
 
 
 class OomKills(NamedTuple):
@@ -71,18 +71,18 @@ class Group:
     a batch system. What the kernel counts for it misses nobody, and says why a stage was slow: it was throttled.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: str) -> None:
         self._directory = directory
         self._begin = self._cpu()
 
     @classmethod
-    def of(cls, pid: int, root: Path = _ROOT, proc: Path = Path("/proc")) -> Group | None:
+    def of(cls, pid: int, root: str | Path = _ROOT, proc: str | Path = "/proc") -> Group | None:
         """The group of a process; None unless all processes in it are that one, or come from it."""
         try:
             lines = os.fsdecode(read(f"{proc}/{pid}/cgroup")).splitlines()
             path = next(line.split(":", 2)[2] for line in lines if line.startswith("0::"))
-            directory = root / path.lstrip("/")
-            members = {int(word) for word in read(directory / "cgroup.procs").split()}
+            directory = os.path.join(root, path.lstrip("/"))
+            members = {int(word) for word in read(f"{directory}/cgroup.procs").split()}
         except (OSError, ValueError, StopIteration):
             return None
         if pid not in members or not all(_comes_from(member, pid, proc) for member in members):
@@ -100,20 +100,20 @@ class Group:
                 found[key] = round((now[name] - self._begin.get(name, 0)) / 1e6, 6)
         for key, file in (("memory_peak_bytes", "memory.peak"), ("memory_limit_bytes", "memory.max")):
             try:
-                found[key] = int(read(self._directory / file))
+                found[key] = int(read(f"{self._directory}/{file}"))
             except (OSError, ValueError):  # "max": no limit
                 pass
         return found
 
     def _cpu(self) -> dict[str, int]:
         try:
-            lines = read(self._directory / "cpu.stat").decode().splitlines()
+            lines = read(f"{self._directory}/cpu.stat").decode().splitlines()
             return {name: int(number) for name, _, number in (line.partition(" ") for line in lines)}
         except (OSError, ValueError):
             return {}
 
 
-def _comes_from(pid: int, ancestor: int, proc: Path) -> bool:
+def _comes_from(pid: int, ancestor: int, proc: str | Path) -> bool:
     for _ in range(100):
         if pid == ancestor:
             return True

@@ -118,7 +118,11 @@ class Tree:
         self._begin = Used()
         if self._own:
             with elsewhere.lock:
-                self._begin = self._sum(self._pids())[0].since(elsewhere.used)
+                pids = self._pids()
+                # One that is alone is asked for its times anyway; how large it is, nobody wants to know yet.
+                alone = _LINUX and pids == [self.root]
+                used = _own_times(Used(0.0, 0.0, *_disk(self.root))) if alone else self._sum(pids)[0]
+                self._begin = used.since(elsewhere.used)
 
     def look(self) -> Look | None:
         """The tree as it is now; None if its root is gone."""

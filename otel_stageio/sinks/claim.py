@@ -38,12 +38,16 @@ _LOCAL = {
 }  # fmt: skip
 
 
-def is_needed(directory: str) -> bool:
-    """Whether a lock on a file of a directory may leave another host in."""
+def is_needed(lock: int) -> bool:
+    """Whether a lock on an open file may leave another host in.
+
+    Args:
+        lock: its descriptor.
+    """
     if os.environ.get(ENV_HOST_ID):
         return True  # as for boot_id(): what the kernel knows is not to be relied on
     try:
-        return _type_of(os.stat(directory).st_dev) not in _LOCAL
+        return _type_of(os.fstat(lock).st_dev) not in _LOCAL
     except OSError:
         return True
 

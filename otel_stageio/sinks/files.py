@@ -18,6 +18,19 @@ from .claim import is_needed as claim_is_needed
 _APPEND = os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+def open_to_write(path: str | os.PathLike[str], flags: int) -> int:
+    """A descriptor of a file that is made if it is missing, with its directory.
+
+    Raises:
+        OSError: as the file system says.
+    """
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o644)
+
+
 class AppendFile:
     """Appends whole records; a record is one ``write`` with ``O_APPEND``, which the kernel does not interleave.
 
@@ -50,11 +63,7 @@ class AppendFile:
         return self._fd
 
     def _open(self, flags: int = 0) -> None:
-        try:
-            self._fd = os.open(self.path, self._flags | flags, 0o644)
-        except FileNotFoundError:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, self._flags | flags, 0o644)
+        self._fd = open_to_write(self.path, self._flags | flags)
         self._torn = _ends_torn(self.path, self._fd)
 
     def write(self, record: bytes) -> bool:
@@ -130,11 +139,7 @@ def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = Fals
     directory, name = os.path.split(path)
     draft = f"{temporary}/{os.path.basename(directory)}.{name}.{os.getpid()}.{runtime.ids.span_id():x}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(draft, flags, 0o644)
-    except FileNotFoundError:
-        temporary.mkdir(parents=True, exist_ok=True)
-        fd = os.open(draft, flags, 0o644)
+    fd = open_to_write(draft, flags)
     try:
         try:
             view = memoryview(content)
@@ -147,7 +152,7 @@ def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = Fals
         try:
             os.replace(draft, path)
         except FileNotFoundError:  # somebody has removed the directory
-            path.parent.mkdir(parents=True, exist_ok=True)
+            os.makedirs(directory, exist_ok=True)
             os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -171,6 +176,14 @@ def lock_file(path: Path) -> Iterator[int]:
     Raises:
         OSError: if the file cannot be opened.
     """
+    fd = _hold(path)
+    try:
+        yield fd
+    finally:
+        _give_up(fd)
+
+
+def _hold(path: Path) -> int:
     global _hooked
     if not _hooked:
         _hooked = True
@@ -178,14 +191,14 @@ def lock_file(path: Path) -> Iterator[int]:
     with _opening:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         _held.add(fd)
-    try:
-        yield fd
-    finally:
-        with _opening:
-            if fd in _held:  # not in a forked child
-                _held.discard(fd)
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+    return fd
+
+
+def _give_up(fd: int) -> None:
+    with _opening:
+        if fd in _held:  # not in a forked child
+            _held.discard(fd)
+            let_go(fd)
 
 
 def _wait() -> None:
@@ -205,28 +218,48 @@ def _let_go() -> None:
     _held.clear()
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+class locked:  # noqa: N801  (it is used as one writes `with open(…)`)
     """Be the only one, for the moment that it takes to read a file and replace it: among the processes of this host by
     a lock on ``path`` (created if need be), among hosts by a claim beside it where locks may be refused or not shared.
 
     Where neither is to be had the work goes on without: one writer is the common case.
     """
-    with contextlib.ExitStack() as stack:
-        real = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._claim: contextlib.AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
         try:
             try:
-                fd = stack.enter_context(lock_file(path))
+                self._fd = _hold(self._path)
             except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                fd = stack.enter_context(lock_file(path))
-            fcntl.flock(fd, fcntl.LOCK_EX)
+                os.makedirs(os.path.dirname(self._path), exist_ok=True)
+                self._fd = _hold(self._path)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
             real = True
         except OSError:
-            pass
-        if not real or claim_is_needed(os.path.dirname(path)):
-            stack.enter_context(claimed(f"{path}.claim", alone=real))
-        yield
+            real = False
+        except BaseException:  # Ctrl-C while somebody else has it
+            self.__exit__()
+            raise
+        if not real or claim_is_needed(self._fd):
+            claim = claimed(f"{self._path}.claim", alone=real)
+            try:
+                claim.__enter__()
+            except BaseException:
+                self.__exit__()
+                raise
+            self._claim = claim
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._claim is not None:
+                self._claim.__exit__(None, None, None)
+        finally:
+            if self._fd >= 0:
+                _give_up(self._fd)
 
 
 def open_to_read(path: Path) -> int:

@@ -104,7 +104,10 @@ def _indented(content: Any, end: str = "\n") -> str:
         return str(content)
     within = end + "  "
     if kind is dict:
-        pairs = [f"{within}{_quote(key)}: {_indented(item, within)}" for key, item in content.items()]
+        pairs = [
+            f"{within}{_quote(key)}: {_quote(item) if type(item) is str else _indented(item, within)}"
+            for key, item in content.items()
+        ]
         return f"{{{','.join(pairs)}{end}}}" if pairs else "{}"
     if kind is list:
         items = [within + _indented(item, within) for item in content]

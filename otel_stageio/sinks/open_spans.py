@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..otlp import encode
+from .files import open_to_write
 
 if TYPE_CHECKING:
     from ..layout import Job
@@ -47,11 +48,7 @@ class OpenSpans:
         """Be there, with no span yet: this process has begun the stage. A file system that refuses is no error."""
         self.path = path = self._job.open_spans(self._stage, self._attempt, os.getpid())
         with suppress(OSError):
-            try:
-                self._fd = os.open(path, _FLAGS, 0o644)
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._fd = os.open(path, _FLAGS, 0o644)
+            self._fd = open_to_write(path, _FLAGS)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.pwrite(self._fd, _ROOM, 0)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import semconv as sc
 from ..capture import Capture
+from ..capture.redaction import Innocent
 from ..layout import Job
 from ..otlp import encode
 from ..otlp.encode import Envelope
@@ -20,6 +21,7 @@ from ..otlp.provider import application_exports
 from .files import AppendFile
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
 
 BATCH_RECORDS = 64
@@ -155,19 +157,48 @@ def span_envelope(span: ReadableSpan, capture: Capture | None = None, *, applica
         application_exports: note that the application's own provider sends them, so that delivery does not.
     """
     scope = span.instrumentation_scope
-    about = dict(span.resource.attributes)
     about_scope = dict(scope.attributes or {}) if scope else {}
     if capture is not None:
-        about, about_scope = capture.attributes(about), capture.attributes(about_scope)
+        about_scope = capture.attributes(about_scope)
     if application_exports:
         about_scope[sc.LOCAL_APPLICATION_EXPORTS] = True
     return Envelope(
         "spans",
-        encode.resource(about),
+        resource_text(span.resource, capture),
         encode.scope(scope.name, scope.version, about_scope) if scope else "{}",
         span.resource.schema_url,
         (scope.schema_url or "") if scope else "",
     )
+
+
+class _Known(NamedTuple):
+    resource: Resource
+    innocent: Innocent
+    text: str
+
+
+#: The resource that was encoded last, if capture found nothing in it: all stages of a process have the same.
+_known: _Known | None = None
+
+
+def resource_text(resource: Resource, capture: Capture | None = None) -> str:
+    """A resource, encoded.
+
+    Args:
+        capture: as for :func:`span_envelope`.
+    """
+    global _known
+    about = dict(resource.attributes)
+    if capture is None:
+        return encode.resource(about)
+    known, innocent = _known, capture.redactor.innocent
+    if known is not None and known.resource is resource and known.innocent is innocent:
+        return known.text
+    captured = capture.attributes(about)
+    text = encode.resource(captured)
+    if captured == about and os.sep not in text:  # a path shows as its job has it
+        _known = _Known(resource, innocent, text)
+    return text
 
 
 def share_life(journal: AppendFile) -> bool:
