@@ -32,9 +32,8 @@ class Usage:
     @never_raises()
     def program(self, root: int | None, environment: Mapping[str, str] | None = None) -> None:
         """From now on the stage is what that program and everything below it uses; None is this process."""
-        self._sampler = None
-        if interval():
-            self._sampler = Sampler(root, environment)
+        seconds = interval()
+        self._sampler = Sampler(root, environment, seconds) if seconds else None
 
     @never_raises()
     def program_ended(self, used: Used, peak: int | None) -> None:

@@ -43,9 +43,12 @@ class Sampler:
     """Args:
     root: process id of the program that is the stage; by default this process.
     environment: the program's, in which ``CUDA_VISIBLE_DEVICES`` says which GPUs it sees.
+    seconds: between two looks; see :func:`interval`.
     """
 
-    def __init__(self, root: int | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, root: int | None = None, environment: Mapping[str, str] | None = None, seconds: float = 1.0
+    ) -> None:
         self._tree = Tree(root)
         self._group = cgroup.Group.of(self._tree.root)
         given = os.environ if environment is None else environment
@@ -53,7 +56,7 @@ class Sampler:
         self._own = root is None
         self._lock = threading.Lock()
         self._began = self._at = runtime.clock.monotonic_ns()
-        self._interval = round(interval() * _SECOND)
+        self._interval = round(seconds * _SECOND)
         self._next = self._began + self._interval
         self._gpus_due = False
         self._looks = 0

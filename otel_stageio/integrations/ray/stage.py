@@ -54,6 +54,7 @@ class RayStage:
     ) -> None:
         self.name = canonical(name)
         self.function = what if callable(what) else None
+        self._takes = () if self.function is None else _parameters_of(self.function)
         self.words = [] if callable(what) else command_words(what)
         if isinstance(after, str):
             raise TypeError(f"after is a list of stages, not {after!r}")
@@ -82,11 +83,17 @@ class RayStage:
 
     def arguments(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Those of a job's parameters that the function takes."""
-        assert self.function is not None
-        takes = list(inspect.signature(self.function).parameters.values())[1:]
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        if self._takes is None:
             return dict(params)
-        return {parameter.name: params[parameter.name] for parameter in takes if parameter.name in params}
+        return {name: params[name] for name in self._takes if name in params}
+
+
+def _parameters_of(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """Names of what a function takes beside the stage; None if it takes any."""
+    takes = list(inspect.signature(function).parameters.values())[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        return None
+    return tuple(parameter.name for parameter in takes)
 
 
 def _check_function(name: str, function: Callable[..., Any]) -> None:
