@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..runtime import runtime
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
 _traceback_of = logging.Formatter().formatException
 _stack_of = logging.Formatter().formatStack
-#: What logging itself says of a caller that it cannot find.
-_NOBODY = ("(unknown file)", 0, "(unknown function)", None)
 
 
 def message_of(record: logging.LogRecord) -> str:
@@ -64,17 +63,15 @@ class StageHandler(LocklessHandler):
         self.console_level: int | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.write(record.levelno, record.levelname, record.name, message_of(record), record.created)
+
+    def write(self, level: int, level_name: str, logger: str, text: str, created: float | None = None) -> None:
         try:
             self.recorder.lines.write(
-                record.levelno,
-                record.levelname,
-                record.name,
-                message_of(record),
-                created=record.created,
-                console_level=self.console_level,
+                level, level_name, logger, text, created=created, console_level=self.console_level
             )
         except Exception:
-            runtime.internal_error("StageHandler.emit")
+            runtime.internal_error("StageHandler.write")
 
 
 class StageLogger(logging.Logger):
@@ -86,6 +83,7 @@ class StageLogger(logging.Logger):
 
     def __init__(self, name: str, handler: StageHandler) -> None:
         super().__init__(name, logging.DEBUG)
+        self._handler = handler
         registered = logging.getLogger(name)
         for other in list(registered.handlers):
             registered.removeHandler(other)
@@ -96,11 +94,40 @@ class StageLogger(logging.Logger):
             logger.setLevel(logging.DEBUG)
             logger.addHandler(handler)
 
-    def findCaller(self, stack_info: bool = False, stacklevel: int = 1) -> tuple[str, int, str, str | None]:
-        # Our handler shows no caller, and looking for one is a tenth of a line's cost.
-        if len(self.handlers) == 1 and not self.filters and not stack_info:
-            return _NOBODY
-        return super().findCaller(stack_info, stacklevel + 1)
+    def _log(
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: Any = None,
+        extra: Mapping[str, object] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> None:
+        # Where nobody but us reads it, a record (who called, from which thread and file) is a third of a line's cost.
+        named = len(args) == 1 and isinstance(args[0], Mapping)  # "%(done)d"
+        if isinstance(msg, str) and not (named or exc_info or extra or stack_info) and self._is_ours_alone(level):
+            try:
+                text = msg % args if args else str(msg)
+            except Exception:
+                pass  # it is shown as it is: see message_of
+            else:
+                self._handler.write(level, logging.getLevelName(level), self.name, text)
+                return
+        super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+
+    def _is_ours_alone(self, level: int) -> bool:
+        """Whether our handler is the only one, with no filter, and nobody else wants to see or make each record."""
+        handlers, ours = self.handlers, self._handler
+        return (
+            len(handlers) == 1
+            and handlers[0] is ours
+            and not (self.filters or ours.filters)
+            and level >= ours.level
+            and logging.getLogRecordFactory() is logging.LogRecord
+            # Sentry, for one, puts a function of its own in the place of this.
+            and getattr(logging.Logger.callHandlers, "__globals__", None) is vars(logging)
+        )
 
     def isEnabledFor(self, level: int) -> bool:
         # Not in the registry, so nothing would reset the base class's cache of levels.

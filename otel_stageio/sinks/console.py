@@ -35,6 +35,8 @@ class Console:
         self.off = word.lower() == "off"
         self._plain = word.lower() != "auto" or os.environ.get("TERM", "dumb") in ("", "dumb")
         self._colourless = bool(os.environ.get("NO_COLOR"))
+        #: The stream that was asked last whether it shows colours, and its answer.
+        self._asked: tuple[Any, bool] = (None, False)
         self._mark = f"{MARK}{word[len(_RELAY) :]} " if marked and word.startswith(_RELAY) else ""
 
     def write(self, text: str, result: str = "") -> None:
@@ -93,7 +95,11 @@ class Console:
         return not self._plain and _is_a_tty(stream)
 
     def _colours(self, stream: Any) -> bool:
-        return not self._colourless and self._is_terminal(stream)
+        asked, answer = self._asked
+        if asked is not stream:
+            answer = not self._colourless and self._is_terminal(stream)
+            self._asked = (stream, answer)
+        return answer
 
 
 def _put(stream: Any, text: str) -> None:
