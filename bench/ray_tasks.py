@@ -1,8 +1,13 @@
-"""What a stage adds to a Ray task, and what the driver adds to that; one node, one worker, which is warm."""
+"""What a stage adds to a Ray task, and what the driver adds to that; one node, one worker, which is warm.
+
+Both tasks are given the job and its parameters, and work for ten milliseconds. Ray's own part of a task that does not is
+another: its processes stay awake, and whatever follows within the millisecond finds them so.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,17 @@ from .scratch import new_job
 _CHAIN = 10
 
 
-def _nothing(io: StageIO) -> None: ...
+_WORK = {"seconds": 0.01}
+
+
+def _work(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+def _stage(io: StageIO, seconds: float) -> None:
+    _work(seconds)
 
 
 def ray_tasks(where: Path, scale: Scale) -> Iterator[Result]:
@@ -30,13 +45,14 @@ def ray_tasks(where: Path, scale: Scale) -> Iterator[Result]:
              object_store_memory=80 * 2**20)  # fmt: skip
 
     @ray.remote(max_retries=0)
-    def bare() -> None: ...
+    def bare(job: str, params: dict[str, float]) -> None:
+        _work(**params)
 
-    traced: Any = ray.remote(max_retries=0)(task_of(RayStage("asr", _nothing)))
-    chain = [RayStage(f"part{number}", _nothing) for number in range(_CHAIN)]
+    traced: Any = ray.remote(max_retries=0)(task_of(RayStage("asr", _stage)))
+    chain = [RayStage(f"part{number}", _stage) for number in range(_CHAIN)]
 
     def a_bare_task() -> float:
-        return each(lambda _: ray.get(bare.remote()), _CHAIN)
+        return each(lambda _: ray.get(bare.remote(str(where), _WORK)), _CHAIN)
 
     def a_stage() -> float:
         jobs = [new_job(where) for _ in range(_CHAIN)]
@@ -45,11 +61,11 @@ def ray_tasks(where: Path, scale: Scale) -> Iterator[Result]:
         for run in runs:
             with run:
                 handed.append(run.environment)
-        return each(lambda n: ray.get(traced.remote(handed[n], str(jobs[n]), {}, False)), _CHAIN)
+        return each(lambda n: ray.get(traced.remote(handed[n], str(jobs[n]), _WORK, False)), _CHAIN)
 
     def a_job() -> float:
         job = new_job(where)
-        return each(lambda _: run_job(job, "bench", chain), 1) / _CHAIN
+        return each(lambda _: run_job(job, "bench", chain, params=_WORK), 1) / _CHAIN
 
     try:
         contenders = {"bare": a_bare_task, "stage": a_stage, "job": a_job}

@@ -243,7 +243,7 @@ class Driver:
         self._progress.stages -= 1
         run, stage = attempt.run, attempt.stage
         try:
-            outcome: Outcome = ray.get(reference)
+            outcome = Outcome(*ray.get(reference))
         except exceptions.TaskCancelledError:
             self._died(attempt, "cancelled", "it was cancelled in Ray", for_good=True)
         except exceptions.RayError as error:

@@ -7,8 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -20,8 +19,7 @@ from ...stage_io import StageIO
 from .stage import RayStage, filled_in
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attempt at a stage ended.
 
     Attributes:
@@ -36,11 +34,14 @@ class Outcome:
     message: str = ""
 
 
-def task_of(stage: RayStage) -> Callable[[Mapping[str, str], str, Mapping[str, Any], bool], Outcome]:
-    """The function that is to run in a worker. It bears the stage's name, which Ray shows."""
+def task_of(stage: RayStage) -> Callable[[Mapping[str, str], str, Mapping[str, Any], bool], tuple[Any, ...]]:
+    """The function that is to run in a worker. It bears the stage's name, which Ray shows.
 
-    def task(environment: Mapping[str, str], job: str, params: Mapping[str, Any], resume: bool) -> Outcome:
-        return run_stage(stage, environment, job, params, resume)
+    What it answers makes an :class:`Outcome`: pickled as that it takes a third of a millisecond longer.
+    """
+
+    def task(environment: Mapping[str, str], job: str, params: Mapping[str, Any], resume: bool) -> tuple[Any, ...]:
+        return tuple(run_stage(stage, environment, job, params, resume))
 
     task.__name__ = task.__qualname__ = stage.name
     return task
