@@ -1,11 +1,12 @@
 """What a stage adds to a Ray task, and what the driver adds to that; one node, one worker, which is warm.
 
-Both tasks are given the job and its parameters, and work for ten milliseconds. Ray's own part of a task that does not is
-another: its processes stay awake, and whatever follows within the millisecond finds them so.
+Both tasks are given the job and its parameters, and work for ten milliseconds. Ray's part of one that does nothing is
+another: its processes have not gone to sleep before it is over.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def ray_tasks(where: Path, scale: Scale) -> Iterator[Result]:
     from otel_stageio.integrations.ray import RayStage, run_job
     from otel_stageio.integrations.ray.task import task_of
 
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
              object_store_memory=80 * 2**20)  # fmt: skip
 
     @ray.remote(max_retries=0)

@@ -48,7 +48,7 @@ def recovery_of(where: Path, lines: int, repetitions: int) -> Result:
         if len(closed) != len(STAGES) or Manifest.load(job / "06_asr" / "manifest.json").status != "crashed":
             raise RuntimeError(f"not all were closed: {closed}")
         began = time.perf_counter()
-        for journal in Job(job).spool.glob("*.logs.jsonl"):
+        for journal in Path(Job(job).spool).glob("*.logs.jsonl"):
             for _line in journal.open("rb"):
                 pass
         theirs.append(time.perf_counter() - began)

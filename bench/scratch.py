@@ -26,7 +26,7 @@ def new_job(where: Path, stage: str = "asr") -> Path:
     """A job whose directories exist already: creating them is the file system's cost, not ours."""
     job = Job(where / f"job{next(_numbers)}")
     for directory in (job.stage_dir(stage), job.logs, job.spool):
-        directory.mkdir(parents=True)
+        os.makedirs(directory)
     return job.base
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from . import semconv as sc
@@ -98,6 +97,6 @@ class _Collected:
         self.events.append(SpanEvent(name, attributes, timestamp))
 
 
-def _span_ids(path: Path) -> set[str]:
+def _span_ids(path: str) -> set[str]:
     """The spans that are in a spool file."""
     return {span["spanId"] for span in decode.spans(decode.Lines(path)) if "spanId" in span}

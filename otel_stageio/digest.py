@@ -182,7 +182,7 @@ class Digests:
                 return {"not_computed": "it is no regular file"}
             return self._of_file(path, Identity.of(status), kind, stop)
         except (FileNotFoundError, NotADirectoryError):
-            return not_computed(path, "it changed while it was read") if os.path.exists(path) else {}  # noqa: PTH110
+            return not_computed(path, "it changed while it was read") if os.path.exists(path) else {}
         except (OSError, ValueError) as error:
             return not_computed(path, f"it could not be read: {getattr(error, 'strerror', None) or error}")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from . import semconv as sc
 from ._version import __version__
 from .capture import Capture
 from .events import Event
-from .layout import Job
+from .layout import Job, StrPath
 from .otlp import decode
 from .otlp.encode import Envelope, scope
 from .otlp.provider import process_resource
@@ -43,7 +42,7 @@ def envelope_of(job: Job, stage: str, attempt: int, kind: str, started: Event | 
     return Envelope(kind, about, scope(sc.SCOPE_NAME, __version__, whose), schema, sc.SCHEMA_URL)
 
 
-def resource_of(job: Job, path: Path) -> tuple[str, str]:
+def resource_of(job: Job, path: StrPath) -> tuple[str, str]:
     """The resource of a journal and its schema; if it does not say, that of this process."""
     for request in decode.Lines(path):
         try:

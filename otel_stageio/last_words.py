@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from pathlib import Path
 from typing import NamedTuple
 
+from .layout import StrPath
 from .runtime import runtime
 
 MOST_LINES = 20
@@ -25,7 +25,7 @@ class LastWords(NamedTuple):
     time_ns: int
 
 
-def last_words(log: Path, stage: str, since_ns: int) -> LastWords:
+def last_words(log: StrPath, stage: str, since_ns: int) -> LastWords:
     """The last lines of one attempt. The log may hold those of others before it, and of a stage beside it."""
     lines: list[str] = []
     latest = 0
@@ -43,7 +43,7 @@ def last_words(log: Path, stage: str, since_ns: int) -> LastWords:
     return LastWords(lines[-MOST_LINES:], min(latest, runtime.clock.wall_ns()))
 
 
-def _tail(log: Path) -> list[str]:
+def _tail(log: StrPath) -> list[str]:
     try:
         with open(log, "rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - _BYTES)

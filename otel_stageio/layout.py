@@ -6,12 +6,16 @@ sub-stages. A stage unknown to it is ``99_<name>``, for the writer and for the r
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
 
 #: Stage directories in order; the number is the position.
 STAGES = (
@@ -169,63 +173,65 @@ class Job:
     """The paths of one job directory.
 
     ``base`` is the directory exactly as the caller gave it (callers compute ``relative_to`` it); ``root`` is the same
-    place made absolute once, so that a later ``chdir`` moves nothing.
+    place made absolute once, so that a later ``chdir`` moves nothing. What is below it is text: a stage opens thirty
+    files once, and a ``Path`` takes longer to make than most of them to open.
     """
 
-    logs: Path
-    machinery: Path
-    spool: Path
-    temporary: Path
-    open: Path
-    run_record: Path
-    former_runs: Path
-    run_lock: Path
-    owner_lock: Path
-    ack: Path
-    delivery_lock: Path
-    deliverer_lock: Path
-    refused: Path
-    digests: Path
+    logs: str
+    machinery: str
+    spool: str
+    temporary: str
+    open: str
+    run_record: str
+    former_runs: str
+    run_lock: str
+    owner_lock: str
+    ack: str
+    delivery_lock: str
+    deliverer_lock: str
+    refused: str
+    digests: str
 
-    def __init__(self, base: str | os.PathLike[str]) -> None:
+    def __init__(self, base: StrPath) -> None:
         self.base = Path(base)
-        self.root = Path(os.path.abspath(self.base))
+        #: ``root`` as text: by it jobs are told apart.
+        self.key = os.path.abspath(self.base)
 
-    def __getattr__(self, name: str) -> Path:
-        """One of the places, made when it is first asked for: whoever looks at ten thousand jobs needs one of each."""
+    @functools.cached_property
+    def root(self) -> Path:
+        return Path(self.key)
+
+    def __getattr__(self, name: str) -> str:
+        """One of the places."""
         if name not in _PLACES:
             raise AttributeError(f"a job has no {name!r}")
-        path = self.__dict__[name] = self.root / _PLACES[name]
+        path = self.__dict__[name] = f"{self.key}/{_PLACES[name]}"
         return path
 
-    @property
-    def key(self) -> str:
-        return str(self.root)
+    def stage_dir(self, stage: str) -> str:
+        return f"{self.key}/{directory_name(stage)}"
 
-    def stage_dir(self, stage: str) -> Path:
-        return self.root / directory_name(stage)
+    def manifest(self, stage: str) -> str:
+        return f"{self.key}/{directory_name(stage)}/manifest.json"
 
-    def manifest(self, stage: str) -> Path:
-        return self.stage_dir(stage) / "manifest.json"
+    def directory_lock(self, stage: str) -> str:
+        return f"{self.machinery}/locks/{directory_name(stage)}.lock"
 
-    def directory_lock(self, stage: str) -> Path:
-        return self.machinery / "locks" / f"{directory_name(stage)}.lock"
-
-    def journal(self, stage: str, attempt: int, signal: str = "logs") -> Path:
+    def journal(self, stage: str, attempt: int, signal: str = "logs") -> str:
         """``.stageio/spool/<stage>.<attempt>.<signal>.jsonl``; ``signal`` is ``logs``, ``spans`` or ``metrics``."""
-        return self.spool / f"{stage}.{attempt}.{signal}.jsonl"
+        return f"{self.spool}/{stage}.{attempt}.{signal}.jsonl"
 
-    def open_spans(self, stage: str, attempt: int, pid: int) -> Path:
+    def open_spans(self, stage: str, attempt: int, pid: int) -> str:
         """What a process has open of a stage; see :mod:`otel_stageio.sinks.open_spans`."""
-        return self.open / f"{stage}.{attempt}.{pid}"
+        return f"{self.open}/{stage}.{attempt}.{pid}"
 
-    def former_run(self, attempt: int) -> Path:
+    def former_run(self, attempt: int) -> str:
         """The record of a run that is over, once another has begun; see :mod:`otel_stageio.run_file`."""
-        return self.former_runs / f"{attempt}.json"
+        return f"{self.former_runs}/{attempt}.json"
 
-    def run_journal(self, attempt: int) -> Path:
+    def run_journal(self, attempt: int) -> str:
         """Where root spans go. ``@`` keeps it apart from every stage name (see :func:`safe_name`)."""
-        return self.spool / f"@run.{attempt}.spans.jsonl"
+        return f"{self.spool}/@run.{attempt}.spans.jsonl"
 
 
 def spooled_attempts(job: Job) -> dict[str, list[int]]:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from .layout import Job
@@ -19,7 +18,7 @@ class Left(NamedTuple):
 
     stage: str
     attempt: int
-    path: Path
+    path: str
 
     @property
     def alive(self) -> bool:
@@ -46,7 +45,7 @@ class Left(NamedTuple):
 
     def remove(self) -> None:
         with suppress(OSError):
-            self.path.unlink()
+            os.unlink(self.path)
 
 
 def left_open(job: Job, stage: str | None = None, attempt: int | None = None) -> Iterator[Left]:
@@ -61,4 +60,4 @@ def left_open(job: Job, stage: str | None = None, attempt: int | None = None) ->
         if not (own_stage and number.isdigit() and pid.isdigit()):
             continue
         if (stage is None or own_stage == stage) and (attempt is None or int(number) == attempt):
-            yield Left(own_stage, int(number), job.open / name)
+            yield Left(own_stage, int(number), f"{job.open}/{name}")

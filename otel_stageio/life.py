@@ -13,7 +13,6 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import semconv as sc
@@ -23,9 +22,9 @@ from .sinks.files import is_free, let_go, open_to_read, open_to_write
 from .sinks.files import seize as seize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from .layout import Job
+    from .layout import Job, StrPath
 
 #: Seconds of silence after which a stage that cannot be asked counts as lost.
 LOST_AFTER = 600.0
@@ -85,7 +84,7 @@ class Birth(NamedTuple):
         return self.host not in ("", host_name())
 
 
-def birth_of(path: Path) -> Birth:
+def birth_of(path: StrPath) -> Birth:
     """What a journal's beginning says."""
     try:
         fd = open_to_read(path)
@@ -135,9 +134,9 @@ def is_here(born: Mapping[str, Any]) -> bool:
     return bool(boot == boot_id() if boot and boot_id() else host == host_name())
 
 
-def files_of(job: Job, stage: str, attempt: int) -> list[Path]:
+def files_of(job: Job, stage: str, attempt: int) -> list[str]:
     """What a stage writes to."""
-    return [job.journal(stage, attempt), job.journal(stage, attempt, "spans"), job.stage_dir(stage) / "stage.log"]
+    return [job.journal(stage, attempt), job.journal(stage, attempt, "spans"), f"{job.stage_dir(stage)}/stage.log"]
 
 
 def lives_elsewhere(job: Job, stage: str, attempt: int, lost_after: float) -> bool:
@@ -156,7 +155,7 @@ def lives_elsewhere(job: Job, stage: str, attempt: int, lost_after: float) -> bo
 
 
 def death(
-    job: Job, files: list[Path], born: Mapping[str, Any], last_ns: int, seized: bool | None, lost_after: float
+    job: Job, files: Sequence[str], born: Mapping[str, Any], last_ns: int, seized: bool | None, lost_after: float
 ) -> Death | None:
     """How a stage without an end has died; None if it may be alive.
 
@@ -193,7 +192,7 @@ def owner_death(job: Job, run: Mapping[str, Any], lost_after: float = LOST_AFTER
         return None
     owner = run.get("owner") or {}
     born = {sc.LOCAL_HOST: owner.get("host"), sc.LOCAL_BOOT_ID: owner.get("boot_id")}
-    files = [job.owner_lock, job.root / run.get("pipeline_log", ""), job.spool]
+    files = [job.owner_lock, f"{job.key}/{run.get('pipeline_log', '')}", job.spool]
     return death(job, files, born, run.get("started_ns", 0), is_free(job.owner_lock), lost_after)
 
 
@@ -212,13 +211,13 @@ def _up_since_ns() -> int:
         return 0
 
 
-def is_silent(job: Job, files: list[Path], lost_after: float) -> bool:
+def is_silent(job: Job, files: Sequence[str], lost_after: float) -> bool:
     """Whether nothing was written to any of the files for so long that whoever writes them is lost."""
     silence = _silence(job, files)
     return silence is not None and silence >= lost_after
 
 
-def _silence(job: Job, files: list[Path]) -> float | None:
+def _silence(job: Job, files: Sequence[str]) -> float | None:
     """Seconds since one of the files was written to; None if none of them is there.
 
     By the clock of whoever keeps the files: the other host's clock and this one's may differ by more than the silence.
@@ -234,7 +233,7 @@ def _silence(job: Job, files: list[Path]) -> float | None:
 
 def file_clock_ns(job: Job) -> int:
     """What time it is to whoever keeps a job's files."""
-    probe = job.temporary / f"clock.{os.getpid()}.{runtime.ids.span_id():x}"
+    probe = f"{job.temporary}/clock.{os.getpid()}.{runtime.ids.span_id():x}"
     try:
         fd = open_to_write(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .events import iso
 from .fold import KIND, SCHEMA_VERSION
-from .layout import Job, directory_name
+from .layout import Job, StrPath, directory_name
 from .semconv import STATUSES
 
 
@@ -198,14 +198,15 @@ def manifest_of(job: Job, stage: str) -> Manifest:
     return found
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: StrPath, what: str) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
         ManifestError: saying what is wrong with it, and what to do.
     """
     try:
-        content = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            content = json.load(file)
     except FileNotFoundError:
         raise ManifestError(f"there is no {what} at {path}") from None
     except OSError as error:
@@ -218,7 +219,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
-def checked(model: type[BaseModel], path: Path, what: str) -> Any:
+def checked(model: type[BaseModel], path: StrPath, what: str) -> Any:
     """Read and validate. ``Manifest`` and ``RunRecord`` load through this."""
     try:
         return model.model_validate(read_json(path, what))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import semconv as sc
@@ -62,7 +61,7 @@ class Meter:
         journal: where a program says how far it is; without one, :meth:`tell` hears of it.
     """
 
-    def __init__(self, stage: str, console: Console, say: Callable[[str], None], journal: Path | None = None) -> None:
+    def __init__(self, stage: str, console: Console, say: Callable[[str], None], journal: str | None = None) -> None:
         self._stage = stage
         self._console = console
         self._say = say
@@ -135,7 +134,7 @@ class Meter:
 class _Journal:
     """What is new in a stage's journal, each time it is asked."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
         self._read = 0
 

@@ -61,7 +61,7 @@ def read_past(job: Job, stage: str, attempt: int) -> Past | None:
                 ended = event
     if started is None:
         return None
-    words = last_words(job.stage_dir(stage) / "stage.log", stage, started.time_ns)
+    words = last_words(f"{job.stage_dir(stage)}/stage.log", stage, started.time_ns)
     return Past(stage, attempt, fold, started, ended, max(last_ns, words.time_ns), words.lines)
 
 

@@ -94,9 +94,9 @@ def prune(path: str | os.PathLike[str], rules: Rules, *, delete: bool) -> Pruned
         delete: False only says what would go.
     """
     job = Job(path)
-    if not job.machinery.is_dir():
+    if not os.path.isdir(job.machinery):
         return Pruned(left_alone="nothing of otel_stageio is in it")
-    if any(place.is_symlink() for place in (job.machinery, job.spool, job.former_runs, job.temporary)):
+    if any(os.path.islink(place) for place in (job.machinery, job.spool, job.former_runs, job.temporary)):
         return Pruned(left_alone="its .stageio is or has a symbolic link, and those are not followed")
     if not run_file.load(job):
         return Pruned(left_alone="its run record is missing or damaged: attempts could not be counted on")
@@ -212,7 +212,7 @@ class _Ended:
     def of(self, stage: str) -> set[int]:
         if stage not in self._known:
             attempts: set[int] = set()
-            if not self._job.manifest(stage).is_file():
+            if not os.path.isfile(self._job.manifest(stage)):
                 return attempts
             with suppress(ManifestError):
                 record = manifest_of(self._job, stage)
@@ -245,7 +245,7 @@ def _words(key: _Key) -> str:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-def _files(directory: Path) -> list[_File]:
+def _files(directory: str) -> list[_File]:
     """Regular files only: nothing that was planted is followed."""
     found = []
     with suppress(OSError), os.scandir(directory) as entries:
@@ -263,7 +263,7 @@ def _sum(files: list[_File]) -> tuple[list[Path], int]:
     return paths, sum(file.size for file in files)
 
 
-def _size_of(directory: Path) -> int:
+def _size_of(directory: str) -> int:
     total = 0
     for place, _, names in os.walk(directory):
         for name in names:

@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from . import ambient, fit
@@ -90,8 +89,8 @@ class Recorder(Voice):
         self.spool = Spool(job, stage, self.attempt, opening.journal, self.capture, durable=durable, limit=limit)
         self._next_beat = self._start_mono + self._beat_gap
         self.console = Console()
-        self.stage_log = AppendFile(job.stage_dir(stage) / "stage.log")
-        self.pipeline_log = AppendFile(job.root / self.run.pipeline_log)
+        self.stage_log = AppendFile(f"{job.stage_dir(stage)}/stage.log")
+        self.pipeline_log = AppendFile(f"{job.key}/{self.run.pipeline_log}")
         self.lines = LineWriter(self)
         own = self.span.get_span_context()
         self.trace_id = own.trace_id if own.is_valid else self.run.trace_id
@@ -250,7 +249,7 @@ class Recorder(Voice):
             self.spool.flush()
             path = self.job.journal(self.stage, self.attempt)
             try:
-                if path.stat().st_size <= self.spool.journal_bytes and not self._half_done:
+                if os.stat(path).st_size <= self.spool.journal_bytes and not self._half_done:
                     return
             except OSError:
                 return
@@ -269,12 +268,12 @@ class Recorder(Voice):
                     self.artifacts.adopt(role, entry["path"])
         super().examine(seconds)
 
-    def replay(self, path: Path) -> dict[str, Any]:
+    def replay(self, path: str) -> dict[str, Any]:
         """Fold a journal anew: this stage's record is what it says, whoever wrote it."""
         self._foreign(path)
         return self._fold.record
 
-    def _foreign(self, path: Path) -> list[Event]:
+    def _foreign(self, path: str) -> list[Event]:
         """Fold a journal anew. Returns the events of other processes in it."""
         self._fold = Fold()
         self._losses.folded_anew()

@@ -131,7 +131,7 @@ def _close(job: Job, stage: str, attempt: int, lost_after: float, told: str | No
     """
     path = job.journal(stage, attempt)
     try:
-        if not path.stat().st_size:
+        if not os.stat(path).st_size:
             # Made, and not locked yet: that happens under this lock.
             with locked(job.run_lock):
                 pass
@@ -200,7 +200,7 @@ def _never_was(job: Job, stage: str, attempt: int, journal: AppendFile) -> None:
     with locked(job.run_lock):
         if not os.fstat(journal.fd).st_size and not any(left_open(job, stage, attempt)):
             with suppress(OSError):
-                journal.path.unlink()
+                os.unlink(journal.path)
 
 
 def _as_told(job: Job, told: str, known: life.Death | None) -> life.Death:

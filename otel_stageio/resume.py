@@ -20,6 +20,7 @@ from .digest import Digest, Digests, digest_text
 from .fold import KIND
 from .layout import Job, canonical, directory_name, owner_of, within
 from .shared_manifest import by_stage
+from .sinks.files import read_file
 
 _FILES = ("sha256", "dirHash1", "quick", "stat")
 #: Reasons that are recorded; the sentence says how many there are.
@@ -134,7 +135,7 @@ def _before_comparing(job: Job, stage: str, former: list[dict[str, Any]]) -> Rea
 def records_of(job: Job, stage: str) -> list[dict[str, Any]]:
     """The records of a stage's attempts, oldest first; none if there is nothing that can be read."""
     try:
-        content = json.loads(job.manifest(stage).read_bytes())
+        content = json.loads(read_file(job.manifest(stage)))
         return by_stage(content, owner_of(directory_name(stage))).get(stage, [])
     except (OSError, ValueError, RecursionError, AttributeError, TypeError):
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from opentelemetry.trace import Link, SpanKind
@@ -21,7 +20,7 @@ from .sinks.spool import span_envelope
 
 
 def write_root(
-    job: Job, run: Run, status: str, end_ns: int, error: BaseException | None = None, lent: Path | None = None
+    job: Job, run: Run, status: str, end_ns: int, error: BaseException | None = None, lent: str | None = None
 ) -> bool:
     """Write the root span of a run to the run's own spool file, unless it is there already. False if it is not there.
 

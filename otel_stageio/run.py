@@ -84,7 +84,7 @@ def _pipeline_log(job: Job, now_ns: int) -> str:
     name, number = f"99_pipeline_{stamp}.log", 1
     while True:
         try:  # announced, so it exists
-            os.close(open_to_write(job.logs / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC))
+            os.close(open_to_write(f"{job.logs}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC))
         except FileExistsError:
             number += 1
             name = f"99_pipeline_{stamp}_{number}.log"

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from .layout import Job
@@ -26,7 +25,7 @@ def edit(job: Job) -> Iterator[dict[str, Any]]:
             return
         before = json.dumps(content)
         if not content and os.path.lexists(job.run_record):  # damaged: set aside, not written over
-            aside = job.machinery / f"run.json.damaged-{runtime.ids.span_id():016x}"
+            aside = f"{job.run_record}.damaged-{runtime.ids.span_id():016x}"
             with suppress(OSError):
                 os.replace(job.run_record, aside)
         yield content
@@ -36,7 +35,7 @@ def edit(job: Job) -> Iterator[dict[str, Any]]:
                 _write(job, job.run_record, after)
 
 
-def _write(job: Job, path: Path, text: str) -> None:
+def _write(job: Job, path: str, text: str) -> None:
     # On one line: with an indent the encoder is Python's own, which takes ten times as long.
     replace(path, text.encode() + b"\n", job.temporary)
 

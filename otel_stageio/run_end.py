@@ -7,7 +7,6 @@ run is over.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from . import life, run_file
@@ -35,11 +34,11 @@ def stage_records(job: Job, run: dict[str, Any]) -> list[dict[str, Any]]:
     return records
 
 
-def _last_word(path: Path, alive: bool) -> tuple[str, int]:
+def _last_word(path: str, alive: bool) -> tuple[str, int]:
     """A stage's status and when it was last heard of. A long journal is read from its end: its end says all."""
     size = 0
     try:
-        size = path.stat().st_size
+        size = os.stat(path).st_size
     except FileNotFoundError:
         return "lost", 0  # somebody has deleted it: the stage can neither say its end nor be judged by it
     except OSError:

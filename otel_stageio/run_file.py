@@ -14,6 +14,7 @@ from typing import Any
 
 from . import semconv as sc
 from .layout import Job, stage_number
+from .sinks.files import read_file
 
 KIND = "stageio.run"
 
@@ -83,7 +84,7 @@ def read(job: Job) -> dict[str, Any]:
         OSError: then nobody knows whether it is damaged.
     """
     try:
-        content = json.loads(job.run_record.read_bytes())
+        content = json.loads(read_file(job.run_record))
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return {}
     return content if is_whole(content) else {}
@@ -114,7 +115,7 @@ def finished(job: Job) -> Iterator[dict[str, Any]]:
     """The runs that are over and were followed by another, the newest first."""
     for number in sorted(finished_attempts(job), reverse=True):
         try:
-            content = json.loads(job.former_run(number).read_bytes())
+            content = json.loads(read_file(job.former_run(number)))
         except (OSError, ValueError, RecursionError):
             continue
         if is_whole(content):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from pydantic import Field
 
@@ -98,6 +97,6 @@ class RunRecord(RunBase):
         self.earlier = sorted(runs.values(), key=lambda run: run.attempt)
 
 
-def former_runs(job: Job) -> list[Path]:
+def former_runs(job: Job) -> list[str]:
     """The files of the runs that are over, oldest first."""
     return [job.former_run(number) for number in sorted(finished_attempts(job))]

@@ -63,9 +63,9 @@ def by_stage(content: dict[str, Any], owner: str) -> dict[str, list[dict[str, An
 
 def ended_record(job: Job, stage: str, attempt: int) -> dict[str, Any] | None:
     """The record of an attempt, if the manifest of its directory has it with its end."""
-    path = job.manifest(stage)
     try:
-        content = json.loads(path.read_bytes())
+        with open(job.manifest(stage), "rb") as file:
+            content = json.load(file)
         for record in by_stage(content, owner_of(directory_name(stage))).get(stage, ()):
             if record.get("kind") == KIND and record.get("attempt") == attempt and record.get("completed_at"):
                 return record

@@ -113,7 +113,7 @@ class Records:
 
     def run(self) -> dict[str, Any]:
         """``run.json``."""
-        return json.loads(self._job.run_record.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads(Path(self._job.run_record).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
     def events(self, stage: str, attempt: int | None = None) -> list[Event]:
         """The stage's events, of its newest attempt by default."""
@@ -122,7 +122,7 @@ class Records:
     def spans(self, stage: str | None = None) -> list[dict[str, Any]]:
         """The spans of one stage, or of the whole job with its root spans, in the order of ending."""
         pattern = "*.spans.jsonl" if stage is None else f"{stage}.*.spans.jsonl"
-        found = [span for path in self._job.spool.glob(pattern) for span in decode.spans(decode.Lines(path))]
+        found = [span for path in Path(self._job.spool).glob(pattern) for span in decode.spans(decode.Lines(path))]
         return sorted(found, key=lambda span: span["endTimeUnixNano"])
 
     def _newest(self, stage: str) -> int:

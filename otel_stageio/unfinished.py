@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from . import life, run_file
 from . import semconv as sc
@@ -37,7 +36,7 @@ def unrecorded(job: Job) -> set[tuple[str, int]]:
     return found
 
 
-def _contains(path: Path, text: str) -> bool:
+def _contains(path: str, text: str) -> bool:
     needle = text.encode()
     try:
         with open(path, "rb") as file:
@@ -46,7 +45,7 @@ def _contains(path: Path, text: str) -> bool:
         return False
 
 
-def _has_end(path: Path) -> bool:
+def _has_end(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))

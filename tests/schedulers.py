@@ -88,7 +88,7 @@ def stages_of(job: Path) -> dict[str, str]:
 
 
 def spans_of(job: Path) -> list[dict[str, Any]]:
-    return [span for path in Job(job).spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+    return [span for path in Path(Job(job).spool).glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
 
 
 def is_one_trace(job: Path) -> None:

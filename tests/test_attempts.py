@@ -109,7 +109,7 @@ def test_a_run_is_not_closed_while_a_stage_may_be_running_elsewhere(records: Rec
     with StageIO("demux", records.job):
         pass
     with StageIO("asr", records.job) as io:
-        journal = Job(records.job).journal("asr", 1)
+        journal = Path(Job(records.job).journal("asr", 1))
         whole = journal.read_bytes()
         run_id = RunRecord.load(records.job).run_id
         assert not run_end.close(Job(records.job), run_id)
@@ -127,7 +127,7 @@ def test_a_run_is_not_closed_while_a_stage_may_be_running_elsewhere(records: Rec
 def test_a_stage_whose_journal_was_deleted_is_lost_and_its_run_ends(records: Records) -> None:
     with StageIO("demux", records.job):
         pass
-    Job(records.job).journal("demux", 1).unlink()
+    Path(Job(records.job).journal("demux", 1)).unlink()
     recover(records.job)
     assert RunRecord.load(records.job).status == "lost"
 

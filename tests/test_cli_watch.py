@@ -384,7 +384,7 @@ def test_directories_are_searched_at_any_depth_and_links_are_not_followed(here: 
 def test_status_says_what_a_running_stage_uses_at_the_moment(here: Path) -> None:
     clock = FixedClock()
     with fixed(clock), StageIO("asr", "job1") as io:
-        path = Job("job1").journal("asr", 1, "metrics")
+        path = Path(Job("job1").journal("asr", 1, "metrics"))
         series = Series(clock.wall_ns())
         for seconds, user in ((1, 0.1), (2, 1.5)):
             series.process(clock.wall_ns() + seconds * 10**9, look(user), Used(user, user / 3), 1.0)

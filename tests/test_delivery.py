@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,18 @@ def run_stage(job: Job, name: str = "asr", spans: int = 3, lines: int = 3) -> No
                 pass
 
 
+def all_spans(job: Job) -> Iterator[dict[str, Any]]:
+    for path in Path(job.spool).glob("*.spans.jsonl"):
+        yield from decode.spans(decode.Lines(path))
+
+
 def spooled_spans(job: Job) -> set[str]:
-    return {span["spanId"] for path in job.spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))}
+    return {span["spanId"] for span in all_spans(job)}
 
 
 def spooled_logs(job: Job) -> Counter[str]:
     found: Counter[str] = Counter()
-    for path in job.spool.glob("*.logs.jsonl"):
+    for path in Path(job.spool).glob("*.logs.jsonl"):
         for _, record in decode.log_records(decode.Lines(path)):
             found[record.get("body", {}).get("stringValue", "")] += 1
     return found
@@ -67,7 +73,7 @@ def send(job: Job, url: str, **how: Any) -> Shipment:
 
 
 def refused_file(job: Job) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in job.refused.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in Path(job.refused).read_text(encoding="utf-8").splitlines()]
 
 
 # -- what arrives ----------------------------------------------------------------------------------------------------
@@ -114,7 +120,7 @@ def test_what_is_meant_for_this_machine_alone_is_not_sent(job: Job) -> None:
     with Receiver() as receiver:
         send(job, receiver.url)
         wire = b"".join(received.message.SerializeToString() for received in receiver.requests)
-    assert b"stageio.local." in b"".join(path.read_bytes() for path in job.spool.glob("*.logs.jsonl"))
+    assert b"stageio.local." in b"".join(path.read_bytes() for path in Path(job.spool).glob("*.logs.jsonl"))
     assert b"stageio.local." not in wire
     assert b"a secret film" not in wire
     assert str(Path(__file__).parent).encode() not in wire
@@ -176,7 +182,7 @@ def test_a_receiver_that_is_wrong_loses_nothing_and_is_named(job: Job, answer: A
         assert shipment.pending["logs"] == spooled_logs(job).total()
         assert all(outcome.reason for _, outcome in shipment.report.trouble.values())
         assert shipment.report.trouble
-    assert not job.refused.exists()
+    assert not Path(job.refused).exists()
     with Receiver() as receiver:
         assert send(job, receiver.url).pending == {}
         assert receiver.span_ids == Counter(spooled_spans(job))
@@ -331,7 +337,7 @@ def test_partial_success_counts_what_the_receiver_dropped_and_is_not_sent_again(
 
 def test_lines_that_are_no_otlp_are_set_aside_and_what_is_glued_to_them_arrives(job: Job) -> None:
     run_stage(job)
-    journal = job.journal("asr", 1, "spans")
+    journal = Path(job.journal("asr", 1, "spans"))
     whole = journal.read_bytes()
     journal.write_bytes(
         b'{"resourceSpans":[{"resource":{"at' + whole + b"\x00\xff not json\n[1,2]\n"
@@ -359,7 +365,7 @@ def spooled_spans_of(raw: bytes) -> set[str]:
 
 def test_a_line_that_is_being_written_waits_until_it_is_whole(job: Job) -> None:
     run_stage(job)
-    journal = job.journal("asr", 1)
+    journal = Path(job.journal("asr", 1))
     whole = journal.read_bytes()
     with Receiver() as receiver:
         journal.write_bytes(whole[:-40])
@@ -409,7 +415,7 @@ def test_numbers_that_fit_nowhere_stop_nothing(job: Job, number: str, where: str
         + ',"attributes":[{"key":"a","value":{"intValue":' + value + "}}]}]}]}]}\n"
     )  # fmt: skip
     expected = spooled_spans(job)
-    with job.journal("asr", 1, "spans").open("r+") as file:
+    with Path(job.journal("asr", 1, "spans")).open("r+") as file:
         whole = file.read()
         file.seek(0)
         file.write(line + whole)
@@ -424,8 +430,8 @@ def test_a_warning_about_records_that_were_accepted_is_shown_and_costs_nothing(j
         shipment = send(job, receiver.url)
     assert (shipment.pending, shipment.report.refused) == ({}, {})
     assert shipment.report.remarks == {"spans": "use newer names"}
-    assert json.loads(job.ack.read_bytes())["remarks"] == {"spans": "use newer names"}
-    assert not job.refused.exists()
+    assert json.loads(Path(job.ack).read_bytes())["remarks"] == {"spans": "use newer names"}
+    assert not Path(job.refused).exists()
 
 
 def test_a_receiver_that_rejects_less_than_nothing_is_not_believed(job: Job) -> None:
@@ -442,7 +448,7 @@ def test_a_receiver_that_rejects_less_than_nothing_is_not_believed(job: Job) -> 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"offsets": 3}', b'{"offsets": {"asr.1.logs.jsonl": 1e9}}'])
 def test_a_damaged_note_sends_again_rather_than_loses(job: Job, content: bytes) -> None:
     run_stage(job)
-    job.ack.write_bytes(content)
+    Path(job.ack).write_bytes(content)
     with Receiver() as receiver:
         assert send(job, receiver.url).pending == {}
     assert set(receiver.span_ids) == spooled_spans(job)
@@ -462,7 +468,7 @@ def test_since_leaves_out_what_is_older(job: Job) -> None:
 
     run_stage(job, "demux")
     run_stage(job, "asr")
-    for path in job.spool.glob("demux*"):
+    for path in Path(job.spool).glob("demux*"):
         os.utime(path, (1, 1))
     with Receiver() as receiver:
         send(job, receiver.url, since=1000.0)
@@ -496,11 +502,11 @@ def test_trouble_is_noted_beside_the_spool_and_goes_when_it_is_over(job: Job) ->
     run_stage(job)
     with Receiver(Answer(401)) as receiver:
         send(job, receiver.url)
-        trouble = json.loads(job.ack.read_bytes())["trouble"]["spans"]
+        trouble = json.loads(Path(job.ack).read_bytes())["trouble"]["spans"]
         assert (trouble["kind"], trouble["reason"]) == ("misconfigured", "401 Unauthorized")
         receiver.answer = OK
         send(job, receiver.url)
-    assert json.loads(job.ack.read_bytes())["trouble"] == {}
+    assert json.loads(Path(job.ack).read_bytes())["trouble"] == {}
 
 
 def test_a_job_that_is_deleted_and_made_again_is_sent_from_its_beginning(job: Job) -> None:
@@ -548,7 +554,7 @@ def test_a_job_that_is_copied_or_moved_is_not_sent_again(job: Job, tmp_path: Pat
 
 def without_a_note(job: Job) -> None:
     """Nothing can be noted beside this job: in the way of the note is a directory with something in it."""
-    (job.ack / "in the way").mkdir(parents=True)
+    (Path(job.ack) / "in the way").mkdir(parents=True)
 
 
 def test_where_nothing_can_be_noted_it_is_said_and_a_long_lived_deliverer_sends_once(job: Job) -> None:
@@ -577,7 +583,7 @@ NOTES = ['{"accepted": [], "refused": 3, "trouble": [], "remarks": 7}', '{"accep
 @pytest.mark.parametrize("answer", [OK, Answer(401)], ids=["accepted", "not accepted"])
 def test_a_note_of_the_wrong_kind_stops_nobody(job: Job, note: str, answer: Answer) -> None:
     run_stage(job)
-    job.ack.write_text(note)
+    Path(job.ack).write_text(note)
     with Receiver(answer) as receiver:
         assert not send(job, receiver.url).failed
         receiver.answer = OK
@@ -598,8 +604,8 @@ WRONG = [
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_a_damaged_run_record_keeps_nothing_back(job: Job, key: str, value: object) -> None:
     run_stage(job)
-    content = json.loads(job.run_record.read_text())
-    job.run_record.write_text(json.dumps({**content, key: value}))
+    content = json.loads(Path(job.run_record).read_text())
+    Path(job.run_record).write_text(json.dumps({**content, key: value}))
     with Receiver() as receiver:
         Watch(job.root.parent, Delivery(endpoints({}, endpoint=receiver.url))).look()
         assert "asr" in {span.name for span in receiver.spans}
@@ -609,7 +615,7 @@ def test_a_damaged_run_record_keeps_nothing_back(job: Job, key: str, value: obje
 def test_one_journal_that_is_always_put_off_keeps_no_other_job_back(tmp_path: Path) -> None:
     for number in range(6):
         run_stage(Job(tmp_path / f"job{number}"))
-    stuck = json.loads(Job(tmp_path / "job0").run_record.read_text())["trace_id"]
+    stuck = json.loads(Path(Job(tmp_path / "job0").run_record).read_text())["trace_id"]
 
     def poison(received: Received) -> Answer:
         return Answer(503) if any(span.trace_id.hex() == stuck for span in received.spans) else OK
@@ -664,7 +670,7 @@ def test_a_stage_that_still_runs_is_seen_to_its_end(tmp_path: Path) -> None:
         with StageIO("asr", job.root) as io:
             from otel_stageio import run_end
 
-            run_end.close(job, json.loads(job.run_record.read_text())["run_id"])
+            run_end.close(job, json.loads(Path(job.run_record).read_text())["run_id"])
             watch.look()
             watch.look()
             with io.span("late"):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,13 @@ def send(job: Job, where: dict[str, Endpoint]) -> Shipment:
         delivery.close()
 
 
+def all_spans(job: Job) -> Iterator[dict[str, Any]]:
+    for path in Path(job.spool).glob("*.spans.jsonl"):
+        yield from decode.spans(decode.Lines(path))
+
+
 def spooled(job: Job) -> dict[str, dict[str, Any]]:
-    return {
-        span["spanId"]: span for path in job.spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))
-    }
+    return {span["spanId"]: span for span in all_spans(job)}
 
 
 def trace_of(job: Job) -> str:
@@ -108,7 +112,7 @@ def test_the_demo_in_jaeger_is_the_demo_in_the_spool(collector: Collector, jaege
     assert names["stageio.artifact"] >= 5
     logged = {
         record["body"]["stringValue"]
-        for path in job.spool.glob("*.logs.jsonl")
+        for path in Path(job.spool).glob("*.logs.jsonl")
         for _, record in decode.log_records(decode.Lines(path))
         if "body" in record
     }

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,17 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path / "job")
 
 
+def all_spans(job: Job) -> Iterator[dict[str, Any]]:
+    for path in Path(job.spool).glob("*.spans.jsonl"):
+        yield from decode.spans(decode.Lines(path))
+
+
 def spooled(job: Job) -> set[str]:
-    return {span["spanId"] for path in job.spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))}
+    return {span["spanId"] for span in all_spans(job)}
 
 
 def spooled_logs(job: Job) -> int:
-    return sum(1 for path in job.spool.glob("*.logs.jsonl") for _ in decode.log_records(decode.Lines(path)))
+    return sum(1 for path in Path(job.spool).glob("*.logs.jsonl") for _ in decode.log_records(decode.Lines(path)))
 
 
 def push_rest(job: Job, url: str, **how: Any) -> dict[str, int]:
@@ -192,7 +198,7 @@ def test_delivery_can_be_made_a_childs_own_business_or_switched_off(
     tmp_path: Path, job: Job, mode: str, sent: bool
 ) -> None:
     script = write_script(tmp_path / "stage.py", STAGE)
-    job.machinery.mkdir(parents=True)
+    Path(job.machinery).mkdir(parents=True)
     from otel_stageio.run import OwnerLock
 
     owner = OwnerLock(job)
@@ -358,7 +364,7 @@ def test_that_settings_have_to_be_mended_is_said_once_in_the_pipeline_log(tmp_pa
     with Receiver(Answer(401)) as receiver:
         for stage in ("demux", "asr", "mux"):
             run_python(script, job.root, stage, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_STAGEIO_EXIT_BUDGET="30")
-    (log,) = job.logs.glob("*.log")
+    (log,) = Path(job.logs).glob("*.log")
     said = [line for line in log.read_text().splitlines() if "[delivery] [WARNING]" in line]
     assert sorted(line.partition("WARNING] ")[2].split()[0] for line in said) == ["log", "spans"]
     assert all("401 Unauthorized" in line and "otel-stageio push" in line for line in said)

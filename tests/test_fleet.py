@@ -286,7 +286,7 @@ def test_recover_on_every_host_at_once_closes_each_dead_stage_once_and_none_that
 def test_an_old_tree_is_passed_over_and_a_job_that_is_named_is_not(root: Path) -> None:
     with Pipeline("films", root / "old") as run, run.stage("asr"):
         pass
-    journal = Job(root / "old").journal("asr", 1)
+    journal = Path(Job(root / "old").journal("asr", 1))
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(line for line in lines if b"stageio.stage.ended" not in line))
     aged(root, "old", 100_000)
@@ -441,7 +441,7 @@ def test_what_a_process_says_late_in_a_job_that_is_over_is_sent_all_the_same(
         for _ in range(3):
             watch.look()
         before = len(receiver.logs)
-        journal = Job(root / "job").journal("asr", 1)
+        journal = Path(Job(root / "job").journal("asr", 1))
         with open(journal, "ab") as file:  # nothing is created, only a file that is there grows
             file.write(journal.read_bytes().splitlines(keepends=True)[-1])
         now = time.monotonic

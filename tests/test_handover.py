@@ -35,7 +35,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def spans(job: Path) -> list[dict[str, object]]:
-    return [span for path in Job(job).spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+    return [span for path in Path(Job(job).spool).glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
 
 
 def root_of(job: Path) -> dict[str, object]:

@@ -236,10 +236,10 @@ def test_what_lives_on_another_host_is_left_alone(tmp_path: Path, world: World, 
     living = start_python(write(tmp_path / "stage.py", BUSY), job, **world.on("a"))
     assert living.stdout is not None
     assert living.stdout.readline() == "working\n"
-    journal = Job(job).journal("asr", 1).read_bytes()
+    journal = Path(Job(job).journal("asr", 1)).read_bytes()
 
     assert everything(tmp_path, world, "b", job, "mux", "vad") == [["running", ["running"]]] * 2
-    assert Job(job).journal("asr", 1).read_bytes().startswith(journal)
+    assert Path(Job(job).journal("asr", 1)).read_bytes().startswith(journal)
     assert [event.name for event in Records(job).events("asr") if "ended" in event.name] == []
 
     _, stderr = living.communicate("\n", timeout=LIMIT)
@@ -270,7 +270,7 @@ def test_nor_is_what_has_its_number_and_no_word_yet(tmp_path: Path, world: World
     assert living.stdout is not None
     assert living.stdout.readline() == "entered\n"
     everything(tmp_path, world, "b", job, "mux", OTEL_STAGEIO_RUN_ID=b.run_id)
-    assert Job(job).journal("asr", 1).read_bytes() == b""
+    assert Path(Job(job).journal("asr", 1)).read_bytes() == b""
     _, stderr = living.communicate("\n", timeout=LIMIT)
     assert (living.returncode, stderr) == (0, "")
     b.__exit__(None, None, None)
@@ -308,7 +308,7 @@ def test_an_owner_is_heard_of_while_it_waits(job: Path) -> None:
     with Pipeline("subtitles", job) as run:
         aged(job, 5000)
         run.beat()
-        assert time.time() - Job(job).owner_lock.stat().st_mtime < 60
+        assert time.time() - Path(Job(job).owner_lock).stat().st_mtime < 60
 
 
 def test_an_owner_that_died_leaves_a_run_that_is_lost_and_no_success(tmp_path: Path, world: World, job: Path) -> None:

@@ -190,7 +190,7 @@ def test_what_no_collector_has_accepted_stays(job: Path) -> None:
         assert [piece["what"] for piece in found["jobs"][0]["pieces"]] == []
         assert found["jobs"][0]["kept"][0]["reason"].startswith("not sent yet: `otel-stageio push` sends it")
         state = {"trouble": {"logs": {"kind": "later"}}, "offsets": {}}
-        Job(job).ack.write_text(json.dumps(state))  # once delivery was on, that holds without an endpoint as well
+        Path(Job(job).ack).write_text(json.dumps(state))  # once delivery was on, that holds without an endpoint as well
         kept = {item["what"] for item in document(job, cwd=job)["jobs"][0]["kept"]}
         assert kept == {"journal of asr, attempt 1", "journal of asr, attempt 2"}
         assert document(job, "--unsent", cwd=job, **env)["jobs"][0]["kept"] == []
@@ -199,7 +199,7 @@ def test_what_no_collector_has_accepted_stays(job: Path) -> None:
         assert ask("push", job, cwd=job, **env).returncode == 0
         ask("prune", job, "--yes", cwd=job, **env)
     assert spooled(job) == {"asr.3", "alignment.1", "mux.1", "@run.3", "@run.1"}
-    offsets = json.loads(Job(job).ack.read_text())["offsets"]
+    offsets = json.loads(Path(Job(job).ack).read_text())["offsets"]
     assert not [name for name in offsets if name.startswith(("asr.1.", "asr.2.", "@run.2."))]
 
 
@@ -296,10 +296,10 @@ def test_a_stage_without_a_manifest_keeps_its_journal(tmp_path: Path) -> None:
 
 
 def test_what_was_refused_stays(job: Path) -> None:
-    Job(job).refused.write_text('{"reason": "too old"}\n')
+    Path(Job(job).refused).write_text('{"reason": "too old"}\n')
     age(job, 60)
     ask("prune", job, "--yes", "--spool", "--unsent", cwd=job)
-    assert Job(job).refused.exists()
+    assert Path(Job(job).refused).exists()
 
 
 def test_links_are_not_followed(job: Path, tmp_path: Path) -> None:

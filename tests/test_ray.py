@@ -52,7 +52,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def spans(job: Path) -> list[dict[str, Any]]:
-    return [span for path in Job(job).spool.glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+    return [span for path in Path(Job(job).spool).glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
 
 
 def ran(job: Path) -> list[str]:

@@ -162,7 +162,7 @@ def in_jaeger(jobs: list[Path], results: list[JobResult], endpoint: str, jaeger:
     for job, result in zip(jobs, results, strict=True):
         written = {
             span["spanId"]: span
-            for path in Job(job).spool.glob("*.spans.jsonl")
+            for path in Path(Job(job).spool).glob("*.spans.jsonl")
             for span in decode.spans(decode.Lines(path))
         }
         assert {span["traceId"] for span in written.values()} == {result.trace_id}

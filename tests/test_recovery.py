@@ -188,7 +188,7 @@ def test_what_it_used_by_its_last_heartbeat_is_in_the_record(tmp_path: Path, job
         with StageIO("asr", sys.argv[1]):
             ballast = bytearray(64 << 20)
             ballast[::4096] = b"x" * len(ballast[::4096])
-            journal = Job(sys.argv[1]).journal("asr", 1)
+            journal = Path(Job(sys.argv[1]).journal("asr", 1))
             while not any(event.name == "stageio.heartbeat" for event in decode.events(decode.Lines(journal))):
                 time.sleep(0.05)
             print("working", flush=True)
@@ -217,7 +217,7 @@ def test_log_lines_reach_the_spool_within_a_second_though_nothing_else_happens(t
         ),
         job,
     )
-    journal = Job(job).journal("asr", 1)
+    journal = Path(Job(job).journal("asr", 1))
     deadline = time.monotonic() + LIMIT
     while not any(
         record.get("body") == {"stringValue": "and now for two hours of silence"}
@@ -381,7 +381,7 @@ def test_a_stage_killed_before_it_said_a_word_is_crashed_all_the_same(tmp_path: 
     """
     done = run_python(write_script(tmp_path / "stage.py", script), job)
     assert done.returncode == -signal.SIGKILL
-    assert Job(job).journal("asr", 1).read_bytes() == b""
+    assert Path(Job(job).journal("asr", 1)).read_bytes() == b""
     assert recover(job) == ["asr.1"]
     assert Manifest.load(job / "06_asr").status == "crashed"
     assert RunRecord.load(job).status == "crashed"
@@ -416,7 +416,7 @@ def test_a_stage_that_is_about_to_begin_is_left_alone(job: Path) -> None:
     from otel_stageio.sinks.files import AppendFile
 
     place = Job(job)
-    place.spool.mkdir(parents=True)
+    Path(place.spool).mkdir(parents=True)
     with run.edit(place) as content:
         run._begin(place, content, "job", True, None)["stages"].append({"stage": "asr", "attempt": 1, "pid": 1})
         journal = AppendFile(place.journal("asr", 1))
@@ -434,7 +434,7 @@ def test_a_stage_that_is_about_to_begin_is_left_alone(job: Path) -> None:
 @pytest.mark.parametrize("torn", ["journal", "spans"])
 def test_a_torn_last_line_costs_nothing_but_itself(tmp_path: Path, job: Path, torn: str) -> None:
     killed(tmp_path, job)
-    path = Job(job).journal("asr", 1, "logs" if torn == "journal" else "spans")
+    path = Path(Job(job).journal("asr", 1, "logs" if torn == "journal" else "spans"))
     whole = path.read_bytes() if path.exists() else b""
     with open(path, "ab") as file:
         file.write(b'{"resourceLogs":[{"resource":{"attributes":[{"key":"servi')
@@ -539,7 +539,7 @@ def test_a_lost_stage_that_comes_back_has_the_last_word(
 
 def as_before_a_restart(job: Path, *, said: str) -> None:
     """The journal as a machine left it that had another boot id, with times of its own."""
-    journal = Job(job).journal("asr", 1)
+    journal = Path(Job(job).journal("asr", 1))
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     text = journal.read_text().replace(boot, "4d2f3c1a-0000-4000-8000-000000000000")
     journal.write_text(re.sub(r'(?<=UnixNano":")\d{19}(?=")', said, text) if said else text)

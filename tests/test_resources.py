@@ -261,7 +261,7 @@ def test_the_series_are_otlp_with_names_units_and_kinds_of_the_conventions(
 ) -> None:
     busy(job, monkeypatch)
     kinds: dict[str, tuple[str, str]] = {}
-    for line in Job(job).journal("asr", 1, "metrics").read_text().splitlines():
+    for line in Path(Job(job).journal("asr", 1, "metrics")).read_text().splitlines():
         message: Any = wire.request("metrics", json.loads(line))
         assert isinstance(message, ExportMetricsServiceRequest)
         for resource in message.resource_metrics:

@@ -156,7 +156,7 @@ class World:
                 shutil.rmtree(there, ignore_errors=True)
                 self.job = Path(shutil.copytree(self.job, there, symlinks=True))
         elif what == "forget the digests":
-            Job(self.job).digests.unlink(missing_ok=True)
+            Path(Job(self.job).digests).unlink(missing_ok=True)
 
 
 _EDITS = st.tuples(

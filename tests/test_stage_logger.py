@@ -100,7 +100,9 @@ def test_logging_as_a_whole_can_be_silenced(io: StageIO) -> None:
 
 
 @given(
-    message=st.sampled_from(["plain", "100 %", "%s", "%d of %d", "%(done)d of %(total)d", "%s and %s", "%q", b"bytes", 7]),
+    message=st.sampled_from(
+        ["plain", "100 %", "%s", "%d of %d", "%(done)d of %(total)d", "%s and %s", "%q", b"bytes", 7]
+    ),
     args=st.lists(st.one_of(st.integers(), st.text(max_size=5), st.just({"done": 1, "total": 2}), st.just({}))),
 )
 def test_a_line_says_what_logging_itself_would_say(

@@ -21,7 +21,7 @@ class PathPolicy:
         environ = os.environ if environ is None else environ
         word = environ.get(ENV_PATHS, "job").strip().lower()
         self.kind = word if word in ("job", "name", "absolute") else "job"
-        self._root = str(job.root)
+        self._root = job.key
 
     @functools.cached_property
     def _places(self) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ def _long_over(path: str) -> bool:
     """
     job = Job(path)
     try:
-        young = runtime.clock.wall_ns() / 1e9 - job.spool.stat().st_mtime < _A_DAY
+        young = runtime.clock.wall_ns() / 1e9 - os.stat(job.spool).st_mtime < _A_DAY
     except OSError:
         return False
     return not young and run_file.load(job).get("status", "running") != "running" and next(left_open(job), None) is None

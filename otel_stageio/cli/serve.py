@@ -108,7 +108,7 @@ class Server(ThreadingHTTPServer):
 def stamp(path: Path) -> str:
     """Another one once there is something new in a job's files, or one of its processes has gone."""
     job = Job(path)
-    places = (job.root, job.machinery, job.former_runs, job.spool, job.logs)
+    places = (job.key, job.machinery, job.former_runs, job.spool, job.logs)
     paths = [entry.path for place in places for entry in entries(place)]
     paths += [f"{directory}/{name}" for directory in stage_directories(job) for name in ("manifest.json", "stage.log")]
     seen: list[Any] = []

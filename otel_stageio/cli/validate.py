@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..fold import KIND
-from ..layout import Job, owner_of
+from ..layout import Job, StrPath, owner_of
 from ..manifest import Manifest
 from ..reading.disk import Unreadable, entries, json_object, sentence, state_without_end
 from ..reading.job import CannotAnswer, check_job, stage_directories
@@ -48,7 +49,11 @@ def validate_path(path: str) -> Findings:
 
 def _has_stages(directory: Path) -> bool:
     job = Job(directory)
-    return job.machinery.exists() or bool(stage_directories(job)) or "stages" in _content(directory / "manifest.json")
+    return (
+        os.path.exists(job.machinery)
+        or bool(stage_directories(job))
+        or "stages" in _content(directory / "manifest.json")
+    )
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def _job(job: Job, findings: Findings) -> None:
         if match["signal"] not in REQUESTS:
             findings.warning(_shown(name), "is none of ours: expected .spans, .logs or .metrics before .jsonl")
             continue
-        spool_file(job.spool / name, _shown(name), match["signal"], attempt, traces, findings)
+        spool_file(Path(job.spool, name), _shown(name), match["signal"], attempt, traces, findings)
     traces.check(list(attempts.values()), runs, findings)
     _compare(manifests, attempts, findings)
     for attempt in attempts.values():
@@ -113,15 +118,15 @@ def _shown(name: str) -> str:
 
 
 def _runs(job: Job, findings: Findings) -> list[RunBase]:
-    if not job.run_record.exists():
-        if job.spool.is_dir():
+    if not os.path.exists(job.run_record):
+        if os.path.isdir(job.spool):
             findings.warning(".stageio/run.json", "does not exist, though there is a spool")
         return []
     record = _model(RunRecord, job.run_record, ".stageio/run.json", findings)
     findings.looked_at("run record")
     finished = []
     for path in former_runs(job):
-        run = _model(RunBase, path, f".stageio/runs/{path.name}", findings)
+        run = _model(RunBase, path, f".stageio/runs/{os.path.basename(path)}", findings)
         findings.looked_at("run record")
         if isinstance(run, RunBase):
             finished.append(run)
@@ -131,7 +136,9 @@ def _runs(job: Job, findings: Findings) -> list[RunBase]:
     return [record, *record.earlier]
 
 
-def _model(model: type[BaseModel], path: Path, shown: str, findings: Findings, content: Any = None) -> BaseModel | None:
+def _model(
+    model: type[BaseModel], path: StrPath, shown: str, findings: Findings, content: Any = None
+) -> BaseModel | None:
     try:
         return model.model_validate(content or json_object(path, strict=True))
     except Unreadable as error:

@@ -192,7 +192,7 @@ def setup_dual_logger(
     job = Job(Path(main_log_dir).parent)
     stage = safe_name(stage_name)
     asked = Path(os.path.abspath(stage_log_file))
-    if asked == job.stage_dir(stage) / "stage.log" and Path(main_log_dir).name == "logs":
+    if str(asked) == f"{job.stage_dir(stage)}/stage.log" and Path(main_log_dir).name == "logs":
         return _stage_of(stage, job)._get_logger(log_level)
     logger = fresh_logger(f"stage.{stage_name}")
     logger.propagate = False

@@ -23,7 +23,7 @@ from ..events import iso
 from ..layout import Job
 from ..otlp import decode
 from ..runtime import runtime
-from ..sinks.files import lock_file, open_to_read, replace
+from ..sinks.files import lock_file, open_to_read, read_file, replace
 from .outcome import Outcome
 from .settings import SIGNALS, Endpoint
 
@@ -89,7 +89,7 @@ class Outbox:
                 fcntl.flock(self._open_lock(stack), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 # Where no lock is to be had (a read-only or full disk, some network file systems) go on without.
-                mine = not isinstance(error, BlockingIOError) and self.job.spool.is_dir()
+                mine = not isinstance(error, BlockingIOError) and os.path.isdir(self.job.spool)
             if mine:
                 self.load()
             yield mine
@@ -107,7 +107,7 @@ class Outbox:
         if self.unnoted:  # the disk refused the last note: what this process remembers is newer
             return
         try:
-            content = json.loads(self.job.ack.read_bytes())
+            content = json.loads(read_file(self.job.ack))
         except (OSError, ValueError, RecursionError):
             content = None
         self.state = content if isinstance(content, dict) else {}
@@ -278,7 +278,7 @@ class Outbox:
         part[signal] = (known if type(known) is int else 0) + records
 
     def save(self) -> None:
-        if not self.job.spool.is_dir():  # deleted: there is nothing to note, and nothing to bring back
+        if not os.path.isdir(self.job.spool):  # deleted: there is nothing to note, and nothing to bring back
             return
         try:
             replace(self.job.ack, json.dumps(self.state).encode(), self.job.temporary)

@@ -64,7 +64,7 @@ def push(
     total = Report()
     pending: dict[str, int] = {}
     try:
-        if os.access(job.spool, os.W_OK) and not job.machinery.is_symlink():
+        if os.access(job.spool, os.W_OK) and not os.path.islink(job.machinery):
             _recover(job)
         outbox = Outbox(job)
         _push(outbox, delivery, total, since, again, stop or threading.Event())
@@ -301,7 +301,7 @@ def _mark(path: str) -> int:
             sizes = sorted((entry.name, entry.stat(follow_symlinks=False).st_size) for entry in entries)
     except OSError:
         return 0
-    return hash((tuple(sizes), tuple((left.path.name, left.alive) for left in left_open(Job(path)))))
+    return hash((tuple(sizes), tuple((left.path, left.alive) for left in left_open(Job(path)))))
 
 
 def _idle_seconds(outbox: Outbox) -> float:

@@ -206,7 +206,7 @@ class _Worker:
     def _deliver(self, key: str, outbox: Outbox, closing: bool) -> None:
         assert self._delivery is not None
         report = self._delivery.deliver(outbox)
-        while closing and report.busy and not self._delivery.out_of_time and outbox.job.spool.exists():
+        while closing and report.busy and not self._delivery.out_of_time and os.path.exists(outbox.job.spool):
             time.sleep(0.02)  # another process delivers: what this one wrote last may not be in its round
             report = self._delivery.deliver(outbox)
         if closing or report.busy or self._in_use(key):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from ..events import Event
+from ..layout import StrPath
 
 _HEADS = (b'{"resourceLogs":', b'{"resourceSpans":', b'{"resourceMetrics":')  # unescaped, so never inside a string
 #: What a line that is JSON, but no OTLP, makes of the code that reads it.
@@ -26,7 +26,7 @@ class Lines:
         start: begin with the first line that begins after this byte.
     """
 
-    def __init__(self, path: Path, start: int = 0) -> None:
+    def __init__(self, path: StrPath, start: int = 0) -> None:
         self.path = path
         self.start = start
         self.damaged = 0

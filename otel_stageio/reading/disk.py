@@ -9,16 +9,15 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..fold import Fold
-from ..layout import Job, safe_name
+from ..layout import Job, StrPath, safe_name
 from ..otlp import decode
 from ..shared_manifest import too_deep
-from ..sinks.files import is_locked
+from ..sinks.files import is_locked, read_file
 from ..unfinished import how_it_stands
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -33,7 +32,16 @@ class Unreadable(Exception):
     """Says what is wrong with a file, as the end of a sentence: ``is empty``."""
 
 
-def json_object(path: Path, *, strict: bool = False) -> dict[str, Any]:
+def _is_regular(path: StrPath) -> bool:
+    """A pipe would never end.
+
+    Raises:
+        OSError: if there is nothing, or nothing that can be asked.
+    """
+    return stat.S_ISREG(os.stat(path).st_mode)
+
+
+def json_object(path: StrPath, *, strict: bool = False) -> dict[str, Any]:
     """A JSON object from a file.
 
     Args:
@@ -47,9 +55,9 @@ def json_object(path: Path, *, strict: bool = False) -> dict[str, Any]:
         raise ValueError(f"{constant} is not a JSON value")
 
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+        if not _is_regular(path):
             raise Unreadable("is not a regular file")
-        raw = path.read_bytes()
+        raw = read_file(path)
         if not raw.strip():
             raise Unreadable("is empty")
         content = json.loads(raw, parse_constant=refuse if strict else None)
@@ -104,10 +112,10 @@ class Line(NamedTuple):
     whole: bool
 
 
-def lines(path: Path) -> Iterator[Line]:
+def lines(path: StrPath) -> Iterator[Line]:
     """The lines of a spool file, blank ones left out. None of it is ever in memory beyond one line."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not _is_regular(path):
             raise Unreadable("is not a regular file")
         with open(path, "rb") as file:
             number = 0
@@ -132,15 +140,15 @@ def parsed(raw: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _lines(path: Path) -> decode.Lines | None:
+def _lines(path: StrPath) -> decode.Lines | None:
     """The library's reader of a spool file, if there is a file to read."""
     try:
-        return decode.Lines(path) if stat.S_ISREG(path.stat().st_mode) and os.access(path, os.R_OK) else None
+        return decode.Lines(path) if _is_regular(path) and os.access(path, os.R_OK) else None
     except OSError:
         return None
 
 
-def folded(path: Path) -> Fold:
+def folded(path: StrPath) -> Fold:
     """The fold of a journal; ``started_ns`` is 0 if nothing of the stage is in it."""
     state = Fold()
     found = _lines(path)
@@ -152,14 +160,14 @@ def folded(path: Path) -> Fold:
     return state
 
 
-def spans(path: Path) -> Iterator[dict[str, Any]]:
+def spans(path: StrPath) -> Iterator[dict[str, Any]]:
     """Every span of a spool file, as :func:`otel_stageio.otlp.decode.spans` has it."""
     found = _lines(path)
     if found:
         yield from decode.spans(found)
 
 
-def resource(path: Path) -> dict[str, Any]:
+def resource(path: StrPath) -> dict[str, Any]:
     """The attributes of the resource that a journal's records came from; none if it does not say."""
     found = _lines(path)
     for request in found or ():
@@ -170,7 +178,7 @@ def resource(path: Path) -> dict[str, Any]:
     return {}
 
 
-def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> Path | None:
+def journal(job: Job, stage: str, attempt: int, signal: str = "logs") -> str | None:
     """A stage's spool file; None if no stage of ours can have that name (it may come from a forged manifest)."""
     try:
         return job.journal(stage, attempt, signal) if safe_name(stage) == stage else None
@@ -184,25 +192,25 @@ def state_without_end(job: Job, stage: str, attempt: int) -> str:
     """
     path = journal(job, stage, attempt)
     try:
-        if path is not None and stat.S_ISREG(path.stat().st_mode):
+        if path is not None and _is_regular(path):
             return how_it_stands(job, stage, attempt)
     except OSError:
         pass
     return "crashed"
 
 
-def held(path: Path) -> bool:
+def held(path: StrPath) -> bool:
     """Whether somebody alive holds the lock on a file."""
     try:
-        return stat.S_ISREG(path.stat().st_mode) and is_locked(path)
+        return _is_regular(path) and is_locked(path)
     except OSError:
         return False
 
 
-def last_line(path: Path) -> str:
+def last_line(path: StrPath) -> str:
     """The last line of a log that is not blank."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not _is_regular(path):
             return ""
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
@@ -212,7 +220,7 @@ def last_line(path: Path) -> str:
     return tail[-1]
 
 
-def entries(directory: Path) -> list[os.DirEntry[str]]:
+def entries(directory: StrPath) -> list[os.DirEntry[str]]:
     """What is in a directory, by name; nothing if it cannot be read."""
     try:
         with os.scandir(directory) as found:

@@ -46,7 +46,7 @@ def read_job(path: str, *, steps: bool = True, close: bool = True) -> JobView:
     job = Job(path)
     check_job(job, path)
     view = _read(job, path, steps)
-    if close and is_dead(view) and os.access(job.spool, os.W_OK) and not job.machinery.is_symlink():
+    if close and is_dead(view) and os.access(job.spool, os.W_OK) and not os.path.islink(job.machinery):
         close_dead(job)
         view = _read(job, path, steps)
     return view
@@ -70,7 +70,7 @@ def run_of(view: JobView, number: int | None) -> RunView | None:
 
 def is_job(job: Job) -> bool:
     """Whether a directory is a job of ours or of the original."""
-    if job.run_record.exists() or job.spool.is_dir() or root_manifest(job) is not None:
+    if os.path.exists(job.run_record) or os.path.isdir(job.spool) or root_manifest(job) is not None:
         return True
     if any(entry.name.startswith("99_pipeline_") for entry in entries(job.logs)):
         return True
@@ -135,7 +135,7 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
         record, found = read_runs(job)
         problems += found
     except Unreadable as error:
-        if job.machinery.is_dir():
+        if os.path.isdir(job.machinery):
             problems.append(f".stageio/run.json {error}")
     root = root_manifest(job)
     stages = read_stages(job, record, root, stage_directories(job), steps=steps)
@@ -152,7 +152,7 @@ def _read(job: Job, path: str, steps: bool) -> JobView:
         view.clocks = clocks_of(view)
     elif root is not None:
         _as_original(view, root)
-    if not job.machinery.is_dir():
+    if not os.path.isdir(job.machinery):
         view.origin = "original"
     return view
 

@@ -214,9 +214,9 @@ def _stand(path: str, stage: str, attempt: int, clock: FileClock) -> Stand | Non
         word = str(record.get("status", UNKNOWN)) if record is not None else None
     if word is not None:
         return Stand(stage, word, birth_of(job.journal(stage, attempt)).host)
-    if job.journal(stage, attempt).exists():
+    if os.path.exists(job.journal(stage, attempt)):
         return _without_an_end(job, stage, attempt, clock)
-    return Stand(stage, "lost") if job.manifest(stage).exists() else None
+    return Stand(stage, "lost") if os.path.exists(job.manifest(stage)) else None
 
 
 def _without_an_end(job: Job, stage: str, attempt: int, clock: FileClock) -> Stand:

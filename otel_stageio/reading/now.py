@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import NamedTuple
 
 from .. import semconv as sc
@@ -53,9 +54,9 @@ def used_now(job: Job, stage: str, attempt: int) -> UsedNow | None:
     path = journal(job, stage, attempt, "metrics")
     newest: dict[Key, _Point] = {}
     try:
-        if path is None or not path.is_file():
+        if path is None or not os.path.isfile(path):
             return None
-        for request in decode.Lines(path, max(0, path.stat().st_size - _TAIL)):
+        for request in decode.Lines(path, max(0, os.stat(path).st_size - _TAIL)):
             for key, time_ns, value in points(request):
                 known = newest.get(key)
                 if known is not None and known.time_ns == time_ns and key.metric == sc.PROCESS_CPU_UTILIZATION.name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_runs(job: Job) -> tuple[RunRecord, list[str]]:
     problems = [f".stageio/run.json: {problem}" for problem in problems]
     finished = []
     for path in former_runs(job):
-        shown = f".stageio/runs/{path.name}"
+        shown = f".stageio/runs/{os.path.basename(path)}"
         try:
             run, found = tolerant(RunBase, json_object(path))
         except Unreadable as error:

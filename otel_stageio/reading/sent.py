@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,7 +44,7 @@ class DeliveryView:
 
 def read_delivery(job: Job) -> DeliveryView | None:
     """None if nothing of this job was ever sent or tried."""
-    if not job.ack.exists():
+    if not os.path.exists(job.ack):
         return None
     outbox = Outbox(job)
     outbox.load()

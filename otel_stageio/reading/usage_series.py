@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ def read_usage(job: Job, stage: str, attempt: int) -> dict[Key, list[tuple[int, 
     """Series of (time in nanoseconds, value in the metric's unit), each in the order of time."""
     found: dict[Key, dict[int, float]] = {}
     path = journal(job, stage, attempt, "metrics")
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return {}
     for request in decode.Lines(path):
         for key, time_ns, value in points(request):

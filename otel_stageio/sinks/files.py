@@ -7,8 +7,8 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
+from ..layout import StrPath
 from ..runtime import runtime
 from .claim import claimed
 from .claim import is_needed as claim_is_needed
@@ -18,7 +18,7 @@ from .claim import is_needed as claim_is_needed
 _APPEND = os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def open_to_write(path: str | os.PathLike[str], flags: int) -> int:
+def open_to_write(path: StrPath, flags: int) -> int:
     """A descriptor of a file that is made if it is missing, with its directory.
 
     Raises:
@@ -42,7 +42,9 @@ class AppendFile:
         size: bytes that this object has written.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = False, durable: bool = False, lockable: bool = False) -> None:
+    def __init__(
+        self, path: StrPath, *, exclusive: bool = False, durable: bool = False, lockable: bool = False
+    ) -> None:
         self.path = path
         self._flags = _APPEND | (os.O_RDWR if lockable else os.O_WRONLY)
         self.failed = 0
@@ -104,7 +106,7 @@ class AppendFile:
             self._fd = -1
 
 
-def _ends_torn(path: Path, fd: int) -> bool:
+def _ends_torn(path: StrPath, fd: int) -> bool:
     """Whether the file ends in half a line that nobody is about to complete."""
     try:
         if not os.fstat(fd).st_size:  # most are new
@@ -127,7 +129,7 @@ def _ends_torn(path: Path, fd: int) -> bool:
     return False
 
 
-def replace(path: Path, content: bytes, temporary: Path, *, durable: bool = False) -> None:
+def replace(path: StrPath, content: bytes, temporary: str, *, durable: bool = False) -> None:
     """Replace a file as a whole: a reader sees the old content or the new, never a part.
 
     Args:
@@ -167,7 +169,7 @@ _hooked = False
 
 
 @contextlib.contextmanager
-def lock_file(path: Path) -> Iterator[int]:
+def lock_file(path: StrPath) -> Iterator[int]:
     """A file to lock, open for the length of a block. Yields its descriptor.
 
     A child that another thread forks meanwhile has the descriptor too, and with it the lock for as long as it lives: it
@@ -183,7 +185,7 @@ def lock_file(path: Path) -> Iterator[int]:
         _give_up(fd)
 
 
-def _hold(path: Path) -> int:
+def _hold(path: StrPath) -> int:
     global _hooked
     if not _hooked:
         _hooked = True
@@ -218,14 +220,14 @@ def _let_go() -> None:
     _held.clear()
 
 
-class locked:  # noqa: N801  (it is used as one writes `with open(…)`)
+class locked:
     """Be the only one, for the moment that it takes to read a file and replace it: among the processes of this host by
     a lock on ``path`` (created if need be), among hosts by a claim beside it where locks may be refused or not shared.
 
     Where neither is to be had the work goes on without: one writer is the common case.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StrPath) -> None:
         self._path = path
         self._fd = -1
         self._claim: contextlib.AbstractContextManager[None] | None = None
@@ -262,7 +264,23 @@ class locked:  # noqa: N801  (it is used as one writes `with open(…)`)
                 _give_up(self._fd)
 
 
-def open_to_read(path: Path) -> int:
+def read_file(path: StrPath) -> bytes:
+    """The whole of a file. `open()` asks about a terminal and a position first, and takes four times as long.
+
+    Raises:
+        OSError: if it is not there, or not ours to read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while part := os.read(fd, max(os.fstat(fd).st_size - len(content), 0) + 1):
+            content += part
+        return content
+    finally:
+        os.close(fd)
+
+
+def open_to_read(path: StrPath) -> int:
     """A descriptor. No planted symlink is followed, and no planted pipe waited for.
 
     Raises:
@@ -271,7 +289,7 @@ def open_to_read(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
-def open_to_lock(path: Path) -> int:
+def open_to_lock(path: StrPath) -> int:
     """As :func:`open_to_read`, and for writing too where that is ours: over NFS an exclusive lock is to be had only so.
 
     Raises:
@@ -300,7 +318,7 @@ def seize(fd: int) -> bool | None:
         return None
 
 
-def is_free(path: Path) -> bool | None:
+def is_free(path: StrPath) -> bool | None:
     """Whether nobody, of those whose locks are seen here, holds a lock on ``path``; None if that cannot be told."""
     try:
         fd = open_to_lock(path)
@@ -314,6 +332,6 @@ def is_free(path: Path) -> bool | None:
         let_go(fd)
 
 
-def is_locked(path: Path) -> bool:
+def is_locked(path: StrPath) -> bool:
     """Whether somebody alive holds a lock on ``path``, and that is seen here. A missing file is not locked."""
     return is_free(path) is False

@@ -15,7 +15,7 @@ from typing import Any
 from ..layout import Job, directory_name, owner_of
 from ..runtime import runtime
 from ..shared_manifest import compose, too_deep
-from .files import locked, replace
+from .files import locked, read_file, replace
 from .manifest_text import ManifestText
 
 #: A write that took 1 ms may happen again after 20: tracking 10,000 files must not cost 10,000 rewrites of the file.
@@ -93,7 +93,7 @@ class ManifestFile:
             return {}
         try:
             # The original wrote NaN and Infinity, which are not JSON: they stay, as words.
-            content = json.loads(self._path.read_bytes(), parse_constant=str, parse_float=_finite) if regular else None
+            content = json.loads(read_file(self._path), parse_constant=str, parse_float=_finite) if regular else None
             if isinstance(content, dict) and type(content.get("attempt", 1)) is int and not too_deep(content):
                 return content
         except (ValueError, RecursionError):
@@ -103,8 +103,8 @@ class ManifestFile:
         return {}
 
     def _set_aside(self) -> None:
-        directory = directory_name(self._stage)
-        os.replace(self._path, self._job.machinery / f"{directory}.manifest.json.damaged-{runtime.ids.span_id():016x}")
+        name = f"{directory_name(self._stage)}.manifest.json.damaged-{runtime.ids.span_id():016x}"
+        os.replace(self._path, f"{self._job.machinery}/{name}")
 
 
 def _finite(text: str) -> float | str:

@@ -74,16 +74,16 @@ class ManifestText:
         try:
             if type(attempt) is not int or not isinstance(stage, str) or safe_name(stage) != stage:
                 return None
-            path = self._job.machinery / "attempts" / f"{stage}.{attempt}.json"
+            name = f".stageio/attempts/{stage}.{attempt}.json"
             text = _indented(former)
-            replace(path, text.encode() + b"\n", self._job.temporary)
+            replace(f"{self._job.key}/{name}", text.encode() + b"\n", self._job.temporary)
         except (OSError, ValueError):
             return None
         short = {key: former[key] for key in _IN_SHORT if key in former}
         with suppress(LookupError, TypeError):
             error = former["errors"][-1]
             short["errors"] = [{**_first(error, "timestamp", "exception_type"), "message": _cut(error["message"])}]
-        short[WHOLE] = str(path.relative_to(self._job.root))
+        short[WHOLE] = name
         return short
 
 

@@ -14,7 +14,6 @@ import fcntl
 import itertools
 import os
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..otlp import encode
@@ -36,7 +35,7 @@ class OpenSpans:
     def __init__(self, job: Job, stage: str, attempt: int) -> None:
         self._job, self._stage, self._attempt = job, stage, attempt
         self._fd = -1
-        self.path: Path | None = None
+        self.path: str | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -108,7 +107,7 @@ class OpenSpans:
         """
         if remove and self.path is not None:
             with suppress(OSError):
-                self.path.unlink()
+                os.unlink(self.path)
         self._close()
 
     def _close(self) -> None:

@@ -37,7 +37,7 @@ def files(job: str | None) -> tuple[str, list[Check]]:
     said = path if str(place) == path else f"{path} is not there yet; looked at {place}"
     found = [Check("directory", OK, said)]
     found += [_kind(place), *_room(place)]
-    machinery = Job(place).machinery
+    machinery = Path(Job(place).machinery)
     try:
         with _scratch(machinery if machinery.is_dir() and not machinery.is_symlink() else place) as scratch:
             found.append(Check("writable", OK, "yes"))
@@ -98,7 +98,7 @@ def _rename(scratch: Path) -> Check:
     path = scratch / "replaced"
     path.write_bytes(b"old")
     with open(path, "rb") as reader:
-        replace(path, b"new", scratch)
+        replace(path, b"new", str(scratch))
         if (reader.read(), path.read_bytes()) == (b"old", b"new"):
             return Check("atomic rename", OK, "a file is replaced as a whole")
     return Check("atomic rename", ERROR, "a file that is replaced is not seen whole", "keep job directories elsewhere")

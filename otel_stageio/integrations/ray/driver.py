@@ -285,7 +285,7 @@ class Driver:
         run.ending.pop(name, None)
         with suppress(OSError):
             recover(run.job, dead={f"{name}.{newest}": cause})
-        if not Job(run.job).journal(name, newest).exists():  # it had its number, and had not said a word
+        if not os.path.exists(Job(run.job).journal(name, newest)):  # it had its number, and had not said a word
             self._never_began(attempt, "crashed", cause, again=not ending.for_good)
             return
         # Its own word, if it had one: a worker may die when the stage has ended, and before Ray could be told.
