@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from otel_stageio import StageIO
-from otel_stageio.digest import Digests, file_sha256
 from otel_stageio.layout import Job
+from otel_stageio.resume.decide.digest import Digests, file_sha256
 
 from .measure import Result, Scale, take_turns
 from .scratch import new_job

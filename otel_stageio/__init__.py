@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .decorator import stage
-    from .handover import StagesRunning, begin_run, end_run, join_run
-    from .manifest import Manifest, ManifestError
-    from .pipeline import Pipeline, StageFailed
-    from .recovery import recover
-    from .run_record import RunRecord
-    from .stage_io import StageIO
-    from .stage_manifest import StageManifest
+    from .pipeline.handover import StagesRunning, begin_run, end_run, join_run
+    from .pipeline.pipeline import Pipeline, StageFailed
+    from .record.manifest import Manifest, ManifestError
+    from .recovery.recover import recover
+    from .runs.run_record import RunRecord
+    from .stages.decorator import stage
+    from .stages.stage_io import StageIO
+    from .stages.stage_manifest import StageManifest
 
 __all__ = [
     "Manifest",
@@ -40,19 +40,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Manifest": "manifest",
-    "ManifestError": "manifest",
-    "Pipeline": "pipeline",
-    "RunRecord": "run_record",
-    "StageFailed": "pipeline",
-    "StageIO": "stage_io",
-    "StageManifest": "stage_manifest",
-    "StagesRunning": "handover",
-    "begin_run": "handover",
-    "end_run": "handover",
-    "join_run": "handover",
-    "recover": "recovery",
-    "stage": "decorator",
+    "Manifest": "record.manifest",
+    "ManifestError": "record.manifest",
+    "Pipeline": "pipeline.pipeline",
+    "RunRecord": "runs.run_record",
+    "StageFailed": "pipeline.pipeline",
+    "StageIO": "stages.stage_io",
+    "StageManifest": "stages.stage_manifest",
+    "StagesRunning": "pipeline.handover",
+    "begin_run": "pipeline.handover",
+    "end_run": "pipeline.handover",
+    "join_run": "pipeline.handover",
+    "recover": "recovery.recover",
+    "stage": "stages.decorator",
 }
 
 

@@ -17,8 +17,8 @@ from opentelemetry import trace
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from .pipeline import Pipeline
-    from .recorder import Recorder
+    from .pipeline.pipeline import Pipeline
+    from .stages.recorder import Recorder
 
 _RECORDER = otel_context.create_key("otel_stageio-recorder")
 _HANDED = otel_context.create_key("otel_stageio-handed")

@@ -226,7 +226,7 @@ class Job:
         return f"{self.open}/{stage}.{attempt}.{pid}"
 
     def former_run(self, attempt: int) -> str:
-        """The record of a run that is over, once another has begun; see :mod:`otel_stageio.run_file`."""
+        """The record of a run that is over, once another has begun; see :mod:`otel_stageio.runs.run_file`."""
         return f"{self.former_runs}/{attempt}.json"
 
     def run_journal(self, attempt: int) -> str:

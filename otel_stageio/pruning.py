@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import life, run_edit, run_file
 from .delivery.outbox import Outbox
 from .delivery.settings import endpoints
-from .fold import KIND
 from .layout import Job
-from .manifest import ManifestError, manifest_of
-from .recovery import close_dead, recover
+from .record.fold import KIND
+from .record.manifest import ManifestError, manifest_of
+from .recovery import life
+from .recovery.recover import close_dead, recover
+from .runs import run_edit, run_file
 from .runtime import runtime
 from .sinks.files import open_to_lock
 

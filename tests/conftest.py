@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from opentelemetry import context as otel_context
 
-from otel_stageio import lifecycle, opening
 from otel_stageio.ambient import open_pipelines, open_recorders
 from otel_stageio.runtime import runtime
+from otel_stageio.stages import lifecycle, opening
 
 pytest_plugins = ["otel_stageio.testing"]
 

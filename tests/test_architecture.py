@@ -18,25 +18,17 @@ _BELOW_STAGE = "ground capture otlp fold disk sinks resources run delivery resum
 #: Layer -> what it may import, and its modules; a name with a slash is a whole directory. From DESIGN §3, bottom up.
 LAYERS = {
     "ground": ("", "_version ambient events held layout levels runtime semconv units"),
-    "capture": ("ground", "capture/ parameters"),
+    "capture": ("ground", "capture/"),
     "otlp": ("ground", "otlp/"),
-    "fold": ("ground", "fold manifest shared_manifest"),
+    "fold": ("ground", "record/"),
     "disk": ("ground", "sinks/files sinks/claim"),
     "sinks": ("ground capture otlp fold disk", "sinks/"),
     "resources": ("ground otlp", "resources/"),
-    "run": (
-        "ground capture otlp fold disk sinks resources",
-        "dead_spans envelopes last_words left_open life past recovery root_span run run_edit run_end run_file "
-        "run_record unfinished",
-    ),
+    "run": ("ground capture otlp fold disk sinks resources", "recovery/ runs/"),
     "delivery": ("ground capture otlp disk run", "delivery/"),
     "upkeep": ("ground fold disk run delivery", "pruning"),
-    "resume": ("ground capture fold disk run", "declared digest read_ahead resume"),
-    "stage": (
-        _BELOW_STAGE,
-        "artifacts child command decorator ending fit handover lifecycle lines losses meter opening pipeline pulse"
-        " recorder silent span_writer stage_io stage_manifest stage_paths stage_span step up_to_date usage voice",
-    ),
+    "resume": ("ground capture fold disk run", "resume/"),
+    "stage": (_BELOW_STAGE, "pipeline/ stages/"),
     "reading": ("ground capture otlp fold disk run delivery resume", "reading/"),
     "report": ("ground fold reading", "report/"),
     "export": ("ground capture fold reading", "export/"),
@@ -52,8 +44,8 @@ STRICT = {"sinks", "delivery", "reading", "report", "export"}
 
 #: Modules that write a job's files. What reads a job touches none of them.
 WRITERS = (
-    "dead_spans recorder recovery root_span run run_edit run_end pipeline span_writer stage_io sinks.manifest_file"
-    " sinks.open_spans"
+    "pipeline.pipeline recovery.dead_spans recovery.recover runs.root_span runs.run runs.run_edit runs.run_end"
+    " sinks.manifest_file sinks.open_spans stages.recorder stages.span_writer stages.stage_io"
 )
 READERS = {"reading", "report", "export", "cli"}
 #: Commands are readers too, but for those that are there to do something.
@@ -62,7 +54,7 @@ ACTING = "cli.commands.act cli.prune cli.push cli.recover cli.run cli.schedule"
 #: (who, whom) -> why all the same.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("delivery.worker", "sinks.pipeline_log"): "a receiver that is set up wrongly is said once in the pipeline log",
-    ("reading.job", "recovery"): "who asks about a job wants what died in it closed first",
+    ("reading.job", "recovery.recover"): "who asks about a job wants what died in it closed first",
 }
 
 #: File -> why it is longer than most.

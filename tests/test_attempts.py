@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from otel_stageio import Manifest, Pipeline, RunRecord, StageIO, recover, run_end
+from otel_stageio import Manifest, Pipeline, RunRecord, StageIO, recover
 from otel_stageio.cli.app import app
 from otel_stageio.layout import Job
+from otel_stageio.runs import run_end
 from otel_stageio.sinks.manifest_text import _indented
 from otel_stageio.testing import Records
 

@@ -152,7 +152,7 @@ def test_a_recorder_that_cannot_be_made_leaves_the_stage_without_a_record(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr("otel_stageio.recorder.Recorder.__init__", broken)
+    monkeypatch.setattr("otel_stageio.stages.recorder.Recorder.__init__", broken)
     with Pipeline("p", records.job) as run, run.stage("asr") as io:
         log = io.get_stage_logger("CRITICAL")
         log.info("hello")

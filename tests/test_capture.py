@@ -30,10 +30,10 @@ from otel_stageio.capture.paths import PathPolicy
 from otel_stageio.capture.text import clean, one_record
 from otel_stageio.capture.values import MAX_DEPTH, MAX_ITEMS, MAX_STRING
 from otel_stageio.events import Event, config_attributes, iso
-from otel_stageio.fit import LARGEST_RECORD, shrink
-from otel_stageio.fold import fold
 from otel_stageio.layout import Job, directory_name, inside, safe_name
 from otel_stageio.otlp import encode
+from otel_stageio.record.fold import fold
+from otel_stageio.stages.fit import LARGEST_RECORD, shrink
 from otel_stageio.testing import Records
 
 INT64 = 1 << 63
@@ -627,7 +627,7 @@ def test_a_directorys_size_is_that_of_its_files_and_nobody_waits_for_a_huge_one(
     with StageIO("asr", records.job) as io:
         io.track_output(tree)
     with StageIO("mux", records.job) as io:
-        monkeypatch.setattr("otel_stageio.artifacts._MOST_ENTRIES", 20)
+        monkeypatch.setattr("otel_stageio.stages.artifacts._MOST_ENTRIES", 20)
         io.track_output(tree)
     (entry,) = records.manifest("asr")["outputs"]
     assert entry["size_bytes"] == 300 + (tree / "link").lstat().st_size

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from otel_stageio import Pipeline
 from otel_stageio.cli.app import app
-from otel_stageio.manifest import Record
 from otel_stageio.reading.difference import Change, differences
+from otel_stageio.record.manifest import Record
 from otel_stageio.testing import FixedClock, fixed
 
 pytestmark = pytest.mark.usefixtures("no_terminal")

@@ -668,7 +668,7 @@ def test_a_stage_that_still_runs_is_seen_to_its_end(tmp_path: Path) -> None:
     with Receiver() as receiver:
         watch = Watch(tmp_path, Delivery(endpoints({}, endpoint=receiver.url)))
         with StageIO("asr", job.root) as io:
-            from otel_stageio import run_end
+            from otel_stageio.runs import run_end
 
             run_end.close(job, json.loads(Path(job.run_record).read_text())["run_id"])
             watch.look()

@@ -199,7 +199,7 @@ def test_delivery_can_be_made_a_childs_own_business_or_switched_off(
 ) -> None:
     script = write_script(tmp_path / "stage.py", STAGE)
     Path(job.machinery).mkdir(parents=True)
-    from otel_stageio.run import OwnerLock
+    from otel_stageio.runs.run import OwnerLock
 
     owner = OwnerLock(job)
     try:

@@ -21,9 +21,10 @@ from helpers import job as job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_stageio import StageIO, digest, read_ahead, recover
-from otel_stageio.digest import Digests, Identity, Stopped, file_sha256
+from otel_stageio import StageIO, recover
 from otel_stageio.layout import Job
+from otel_stageio.resume.decide import digest, read_ahead
+from otel_stageio.resume.decide.digest import Digests, Identity, Stopped, file_sha256
 
 MIB = 1 << 20
 

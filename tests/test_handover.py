@@ -175,7 +175,7 @@ def test_one_that_was_only_cut_off_has_the_last_word(job: Path, monkeypatch: pyt
     process = start_python(write_script(job.parent / "open.py", OPEN), "asr", job, OTEL_STAGEIO_HOST_ID="gpu-1")
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
-    monkeypatch.setattr("otel_stageio.life.seize", lambda fd: True)  # from another host its lock is not seen
+    monkeypatch.setattr("otel_stageio.recovery.life.seize", lambda fd: True)  # from another host its lock is not seen
     assert recover(job, dead={"asr": "slurm: NODE_FAIL"}) == ["asr.1"]
     assert read_manifest(job / "06_asr")["status"] == "crashed"
     process.communicate("\n")

@@ -19,9 +19,9 @@ import pytest
 from test_capture import ODDITIES, Endless, Never, Number, Refusing, Shouting
 
 from otel_stageio import Manifest, ManifestError, Pipeline, RunRecord, StageIO, StageManifest, stage
-from otel_stageio.fold import RESERVED, RESERVED_ENTRY, fold
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
+from otel_stageio.record.fold import RESERVED, RESERVED_ENTRY, fold
 from otel_stageio.runtime import runtime
 from otel_stageio.testing import Records
 

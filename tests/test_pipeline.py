@@ -171,7 +171,7 @@ def test_a_timeout_ends_the_whole_process_group(records: Records, tmp_path: Path
 
 
 def test_a_program_that_ignores_sigterm_is_killed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otel_stageio.child.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("otel_stageio.pipeline.child.GRACE_SECONDS", 0.2)
     with Pipeline("p", records.job) as run:
         result = run.command("asr", ["sh", "-c", "trap '' TERM; sleep 60"], timeout=0.3, check=False)
     assert (result.status, result.returncode) == ("timeout", -9)
@@ -551,7 +551,7 @@ def test_a_program_runs_and_is_judged_though_nothing_can_be_recorded_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_in_production: None
 ) -> None:
     """An error of our own in the making of a record."""
-    from otel_stageio import recorder
+    from otel_stageio.stages import recorder
 
     with Pipeline("films", tmp_path / "job") as run:
         monkeypatch.setattr(recorder.Spool, "__init__", lambda *_, **__: 1 / 0)

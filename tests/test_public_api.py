@@ -355,5 +355,5 @@ def test_every_module_can_be_imported_first(tmp_path: Path) -> None:
 
 
 def test_lazy_names_are_the_modules_own() -> None:
-    assert otel_stageio.StageIO is importlib.import_module("otel_stageio.stage_io").StageIO
-    assert otel_stageio.stage is importlib.import_module("otel_stageio.decorator").stage
+    assert otel_stageio.StageIO is importlib.import_module("otel_stageio.stages.stage_io").StageIO
+    assert otel_stageio.stage is importlib.import_module("otel_stageio.stages.decorator").stage

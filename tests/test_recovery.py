@@ -395,7 +395,7 @@ def test_a_killed_recovery_is_finished_though_the_stage_has_run_again_meanwhile(
     (job / "06_asr" / "manifest.json").unlink()
     pid = os.fork()
     if not pid:
-        from otel_stageio import recovery
+        from otel_stageio.recovery.recover import recover as recovery
 
         recovery._complete = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,func-returns-value]
         recover(job)
@@ -412,7 +412,7 @@ def test_a_killed_recovery_is_finished_though_the_stage_has_run_again_meanwhile(
 
 def test_a_stage_that_is_about_to_begin_is_left_alone(job: Path) -> None:
     """Between its journal's making and its locking there is a moment, under the lock of the run record."""
-    from otel_stageio import run
+    from otel_stageio.runs import run
     from otel_stageio.sinks.files import AppendFile
 
     place = Job(job)
@@ -529,7 +529,7 @@ def test_a_lost_stage_that_comes_back_has_the_last_word(
     process = start_python(write_script(tmp_path / "stage.py", BUSY), job, OTEL_STAGEIO_HOST_ID="gpu-7")
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
-    monkeypatch.setattr("otel_stageio.life.seize", lambda fd: True)  # from another host its lock is not seen
+    monkeypatch.setattr("otel_stageio.recovery.life.seize", lambda fd: True)  # from another host its lock is not seen
     assert recover(job, lost_after=0) == ["asr.1"]
     assert Manifest.load(job / "06_asr").status == "lost"
     _, stderr = process.communicate("\n", timeout=LIMIT)

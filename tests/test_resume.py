@@ -22,7 +22,7 @@ from helpers import job as job
 from otel_stageio import Manifest, Pipeline, StageIO, stage
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
-from otel_stageio.resume import Decision
+from otel_stageio.resume.decide.decide import Decision
 
 ONCE_MORE = "unchanged since attempt 1: 1 input, 1 output, 1 parameter verified"
 
@@ -766,7 +766,7 @@ def test_a_bug_in_ours_makes_the_stage_run(
     def broken(*_: Any, **__: Any) -> Decision:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("otel_stageio.up_to_date.decide", broken)
+    monkeypatch.setattr("otel_stageio.stages.up_to_date.decide", broken)
     assert not world.run()
     assert world.record["status"] == "success"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime import runtime
 
 if TYPE_CHECKING:
-    from ..recorder import Recorder
+    from ..stages.recorder import Recorder
 
 _traceback_of = logging.Formatter().formatException
 _stack_of = logging.Formatter().formatStack

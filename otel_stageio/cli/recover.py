@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import run_file
 from ..layout import Job, find_jobs
-from ..left_open import left_open
-from ..manifest import ManifestError, manifest_of
 from ..reading.job import check_job, check_path, is_job
 from ..reading.text import count, one_line
-from ..recovery import recover
+from ..record.manifest import ManifestError, manifest_of
+from ..recovery.left_open import left_open
+from ..recovery.recover import recover
+from ..runs import run_file
 from ..runtime import runtime
 from .terminal import Terminal, document
 

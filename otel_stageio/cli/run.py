@@ -120,9 +120,9 @@ def _ask_for(resume: bool, force: list[str], start: str | None) -> None:
 def _run_stage(
     job: str, stage: str, words: list[str], timeout: float | None, inputs: list[str], outputs: list[str]
 ) -> int:
-    from ..command import resume_is_on, run_command
+    from ..pipeline.command import resume_is_on, run_command
     from ..sinks.console import Passthrough
-    from ..stage_io import StageIO
+    from ..stages.stage_io import StageIO
 
     try:
         io = StageIO(stage, job)
@@ -154,7 +154,7 @@ def _run_all(job: str, name: str | None, words: list[str]) -> int:
     """Own a run while the command lives: the stages that it opens join it."""
     import subprocess
 
-    from ..pipeline import Pipeline
+    from ..pipeline.pipeline import Pipeline
     from ..semconv import ENV_OUTPUT_DIR
 
     with Pipeline(name or os.path.basename(os.path.abspath(job)), job) as pipeline:

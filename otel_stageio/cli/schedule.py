@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import run_file
-from ..handover import StagesRunning, begin_run, end_run
 from ..layout import Job
+from ..pipeline.handover import StagesRunning, begin_run, end_run
 from ..reading.job import CannotAnswer, check_path
 from ..reading.text import count, one_line
+from ..runs import run_file
 from ..semconv import ENV_RUN_ID, GOOD_STATUSES
 from .recover import jobs_at
 from .terminal import Terminal, complain, document

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..manifest import Manifest
-from ..run_record import RunRecord
+from ..record.manifest import Manifest
+from ..runs.run_record import RunRecord
 
 _MODELS: dict[str, type[BaseModel]] = {"manifest": Manifest, "run": RunRecord}
 

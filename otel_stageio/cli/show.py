@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.text import Text
 
-from ..manifest import Artifact
 from ..reading.honesty import honesty
 from ..reading.text import as_text, clock, count, duration, one_line, plain, size
 from ..reading.view import JobView, StageView
+from ..record.manifest import Artifact
 from .status import earlier, header, trouble
 from .terminal import Row, Terminal
 

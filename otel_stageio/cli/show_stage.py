@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.text import Text
 
-from ..manifest import Artifact, Record
 from ..reading import used
 from ..reading.job import CannotAnswer
 from ..reading.steps import Step
 from ..reading.text import clock, count, duration, from_to, one_line, plain
 from ..reading.view import JobView, StageView, reason_of
+from ..record.manifest import Artifact, Record
 from .show import MOST, artifact_row, honest_lines, more, value_text, when
 from .status import headline, said_of
 from .terminal import Row, Terminal

@@ -5,12 +5,12 @@ from __future__ import annotations
 from rich.cells import cell_len
 from rich.text import Text
 
-from ..manifest import Progress
 from ..reading.hosts import several
 from ..reading.sent import DeliveryView, words
 from ..reading.steps import Step
 from ..reading.text import clock, count, duration, from_to, one_line, plain, size
 from ..reading.view import UNKNOWN, JobView, StageView
+from ..record.manifest import Progress
 from ..semconv import GOOD_STATUSES
 from ..units import amount, percent, seconds_left, share
 from .terminal import Terminal

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..fold import Fold
-from ..run_record import RunBase
+from ..record.fold import Fold
+from ..runs.run_record import RunBase
 from .findings import Findings
 from .otlp_check import SpanId
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..fold import KIND
 from ..layout import Job, StrPath, owner_of
-from ..manifest import Manifest
 from ..reading.disk import Unreadable, entries, json_object, sentence, state_without_end
 from ..reading.job import CannotAnswer, check_job, stage_directories
 from ..reading.original import normalised
 from ..reading.text import count, plain
-from ..run_record import RunBase, RunRecord, former_runs
+from ..record.fold import KIND
+from ..record.manifest import Manifest
+from ..runs.run_record import RunBase, RunRecord, former_runs
 from ..semconv import GOOD_STATUSES
 from .findings import Findings
 from .otlp_check import REQUESTS

@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.text import Text
 
-from ..digest import Digests
 from ..layout import Job
 from ..reading.job import CannotAnswer
 from ..reading.text import count, one_line, plain
 from ..reading.view import JobView, StageView
-from ..resume import Decision, decide, place_of
+from ..resume.decide import Decision, decide, place_of
+from ..resume.digest import Digests
 from .terminal import Row, Terminal
 
 

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import lifecycle
 from ..capture.log_handler import message_of
 from ..capture.redaction import Redactor
 from ..capture.text import clean, one_record
 from ..layout import Job, directory_name, safe_name
 from ..levels import console_level
 from ..sinks.console import Console
-from ..stage_io import StageIO
+from ..stages import lifecycle
+from ..stages.stage_io import StageIO
 
 #: A second number table, which the original has for log files only; unknown names are 99.
 STAGE_ORDER: dict[str, int] = {

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..stage_manifest import StageManifest
+from ..stages.stage_manifest import StageManifest
 
 __all__ = ["StageManifest"]

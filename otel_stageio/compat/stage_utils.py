@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from ..levels import console_level
-from ..stage_io import StageIO
-from ..stage_manifest import StageManifest
+from ..stages.stage_io import StageIO
+from ..stages.stage_manifest import StageManifest
 from .logger import RedactingFormatter, fresh_logger
 from .stage_order import STAGE_NUMBERS, get_stage_dir, get_stage_number
 

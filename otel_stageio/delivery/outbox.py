@@ -30,7 +30,7 @@ from .settings import SIGNALS, Endpoint
 #: As much of a journal as goes into one request: receivers take 4 MiB over gRPC, 20 MiB over HTTP, and protobuf is
 #: smaller than the JSON it comes from.
 BATCH_BYTES = 1024 * 1024
-#: A line is under 1 MiB (see otel_stageio.fit); what is far longer was not written by us.
+#: A line is under 1 MiB (see otel_stageio.stages.fit); what is far longer was not written by us.
 _LONGEST_LINE = 8 * 1024 * 1024
 #: As much of a first line as tells one journal from another: what describes the process, and the first record's time.
 _BEGINNING = 16 * 1024

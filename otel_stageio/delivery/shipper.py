@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import run_file
 from ..layout import Job, find_jobs
-from ..left_open import left_open
-from ..recovery import close_dead, recover
+from ..recovery.left_open import left_open
+from ..recovery.recover import close_dead, recover
+from ..runs import run_file
 from ..runtime import runtime
 from .delivery import Delivery, Report, add
 from .outbox import Outbox

@@ -229,8 +229,8 @@ def _say(job: Job, signal: str, endpoint: Endpoint, outcome: Outcome) -> None:
 
     if outcome.kind is not Kind.MISCONFIGURED:
         return
-    from .. import run_file
     from ..capture import Capture
+    from ..runs import run_file
     from ..sinks import pipeline_log
 
     name = run_file.load(job).get("pipeline_log")

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from .._version import __version__
 from ..capture.redaction import Redactor
 from ..layout import Job, within
-from ..manifest import Artifact, Record
 from ..reading import attempts
 from ..reading.text import moment
 from ..reading.view import JobView, RunView, reason_of
+from ..record.manifest import Artifact, Record
 
 PRODUCER = f"https://pypi.org/project/otel-stageio/{__version__}/"
 #: The same run has the same ids in every export of it.

@@ -13,12 +13,12 @@ from typing import Any
 from .. import semconv as sc
 from ..events import iso
 from ..layout import Job
-from ..manifest import Note
 from ..reading.job import CannotAnswer
 from ..reading.text import plain
 from ..reading.trace import Bar, Trace, read_trace
 from ..reading.usage_series import Key, read_usage
 from ..reading.view import JobView, RunView
+from ..record.manifest import Note
 from .attempts import PRODUCER, Attempt, attempts_of, encoded, masked, universal, written
 from .lanes import Slice, lanes
 

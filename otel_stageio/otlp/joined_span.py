@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
-    from ..recorder import Recorder
+    from ..stages.recorder import Recorder
 
 
 class JoinedSpan(trace.Span):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanKind
     from opentelemetry.util.types import Attributes
 
-    from ..recorder import Recorder
+    from ..stages.recorder import Recorder
 
 _lock = threading.Lock()
 _tracer: trace.Tracer | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..manifest import Record
+from ..record.manifest import Record
 from .text import seconds_between
 from .view import JobView, StageView
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..layout import Job, within
-from ..manifest import Artifact, Record
+from ..record.manifest import Artifact, Record
 from . import used
 from .disk import journal, resource
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..fold import Fold
 from ..layout import Job, StrPath, safe_name
 from ..otlp import decode
-from ..shared_manifest import too_deep
+from ..record.fold import Fold
+from ..record.shared_manifest import too_deep
+from ..recovery.unfinished import how_it_stands
 from ..sinks.files import is_locked, read_file
-from ..unfinished import how_it_stands
 
 Model = TypeVar("Model", bound=BaseModel)
 

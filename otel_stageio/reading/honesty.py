@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..manifest import Record
+from ..record.manifest import Record
 from .text import count, one_line
 
 _SINKS = {

@@ -11,10 +11,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..layout import Job
-from ..life import file_clock_ns, files_of
+from ..recovery.life import file_clock_ns, files_of
 
 #: Seconds after which a host is called silent: a stage says something twice a minute, and a network file system may
-#: take one more to show it. From :data:`otel_stageio.life.LOST_AFTER` on its stages are lost.
+#: take one more to show it. From :data:`otel_stageio.recovery.life.LOST_AFTER` on its stages are lost.
 SILENT_AFTER = 120.0
 
 

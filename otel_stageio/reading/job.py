@@ -2,7 +2,7 @@
 
 The manifests are read; a journal only where a manifest is missing, damaged or behind. A stage that the record calls
 running lives if its journal is locked. The one thing that is ever written is the end of what has died, by
-:mod:`otel_stageio.recovery`, and never into a job that the original made.
+:mod:`otel_stageio.recovery.recover`, and never into a job that the original made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from ..layout import STAGE_DIRECTORY, Job
-from ..recovery import close_dead
+from ..recovery.recover import close_dead
 from ..runtime import runtime
 from .clocks import clocks_of
 from .disk import Unreadable, entries

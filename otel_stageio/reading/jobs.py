@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from .. import run_file
 from .. import semconv as sc
 from ..layout import Job, find_jobs, safe_name
-from ..life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
-from ..shared_manifest import ended_record
+from ..record.shared_manifest import ended_record
+from ..recovery.life import HEAD, LOST_AFTER, Birth, birth_in, birth_of, seize
+from ..runs import run_file
 from ..sinks.files import open_to_lock
 from .disk import folded, state_without_end
 from .hosts import FileClock, Stand, too_long

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..digest import Digest, Digests
 from ..layout import Job, within
-from ..manifest import Artifact, Record
+from ..record.manifest import Artifact, Record
+from ..resume.digest import Digest, Digests
 from ..semconv import GOOD_STATUSES
 from .attempts import Attempt, attempts_of
 from .text import size

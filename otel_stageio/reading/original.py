@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..events import iso
-from ..fold import KIND
 from ..layout import Job
+from ..record.fold import KIND
 from .disk import Unreadable, json_object
 
 #: Words of the job manifest -> ours.

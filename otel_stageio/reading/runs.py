@@ -8,8 +8,8 @@ from typing import Any
 
 from ..events import iso
 from ..layout import Job
-from ..life import owner_death
-from ..run_record import RunBase, RunRecord, former_runs
+from ..recovery.life import owner_death
+from ..runs.run_record import RunBase, RunRecord, former_runs
 from ..semconv import GOOD_STATUSES
 from .disk import Unreadable, json_object, tolerant
 from .text import seconds_between

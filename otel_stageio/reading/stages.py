@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..events import iso
-from ..fold import Fold
 from ..layout import Job, directory_name, owner_of, spooled_attempts, stage_number
-from ..life import Birth, birth_of
-from ..manifest import Manifest
-from ..run_record import RunRecord
+from ..record.fold import Fold
+from ..record.manifest import Manifest
+from ..recovery.life import Birth, birth_of
+from ..runs.run_record import RunRecord
 from ..runtime import runtime
 from .disk import Unreadable, entries, folded, journal, json_object, last_line, state_without_end, tolerant
 from .hosts import FileClock, too_long

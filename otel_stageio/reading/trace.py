@@ -13,8 +13,8 @@ from typing import Any
 
 from .. import semconv as sc
 from ..layout import Job
-from ..left_open import left_open
-from ..manifest import Record
+from ..record.manifest import Record
+from ..recovery.left_open import left_open
 from ..runtime import runtime
 from ..semconv import GOOD_STATUSES
 from .disk import journal, spans

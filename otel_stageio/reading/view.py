@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ..manifest import Manifest, Progress, Record
+from ..record.manifest import Manifest, Progress, Record
 from ..semconv import GOOD_STATUSES
 from .now import UsedNow
 from .sent import DeliveryView

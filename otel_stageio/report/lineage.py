@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..layout import within
-from ..manifest import Artifact
 from ..reading.text import count, duration, size
 from ..reading.view import JobView, StageView
+from ..record.manifest import Artifact
 
 #: Files of a stage that have a box of their own; the rest share one.
 _MOST = 8

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..layout import Job, within
-from ..manifest import Artifact, Record
 from ..reading import used
 from ..reading.difference import CAUSES, Change, differences, other_versions, versions_of
 from ..reading.disk import journal, resource
@@ -16,6 +15,7 @@ from ..reading.honesty import honesty
 from ..reading.text import as_text, clock, count, one_line, plain, size
 from ..reading.trace import Bar, Trace
 from ..reading.view import JobView, StageView, reason_of
+from ..record.manifest import Artifact, Record
 from ..semconv import GOOD_STATUSES
 from .excerpt import Excerpt, read_excerpt
 from .lineage import size_now

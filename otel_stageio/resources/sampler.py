@@ -1,7 +1,7 @@
 """What one stage uses, looked at once a second while it runs: its processes, its control group, its GPUs.
 
-:mod:`otel_stageio.pulse` calls :meth:`Sampler.look`; the numbers go to the manifest with each heartbeat and at the end,
-the series to ``metrics.jsonl``. What looking costs is measured too, and said beside the numbers.
+:mod:`otel_stageio.stages.pulse` calls :meth:`Sampler.look`; the numbers go to the manifest with each heartbeat and at
+the end, the series to ``metrics.jsonl``. What looking costs is measured too, and said beside the numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``manifest.json``: valid at every instant, one file for all stages of a directory.
 
-Each write puts this stage's record into the file as it is on disk (:mod:`otel_stageio.shared_manifest`), under the
-directory's lock, and replaces the file.
+Each write puts this stage's record into the file as it is on disk (:mod:`otel_stageio.record.shared_manifest`), under
+the directory's lock, and replaces the file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import stat
 from typing import Any
 
 from ..layout import Job, directory_name, owner_of
+from ..record.shared_manifest import compose, too_deep
 from ..runtime import runtime
-from ..shared_manifest import compose, too_deep
 from .files import locked, read_file, replace
 from .manifest_text import ManifestText
 

@@ -11,8 +11,8 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from ..fold import KIND
 from ..layout import Job, safe_name
+from ..record.fold import KIND
 from .files import replace
 
 #: Characters that a stage's former attempts may take up before the oldest of them are named in short.
@@ -37,7 +37,7 @@ class ManifestText:
         self._lines: dict[int, tuple[dict[str, Any], str]] = {}
 
     def of(self, content: dict[str, Any]) -> str:
-        """``content`` as :func:`otel_stageio.shared_manifest.compose` made it; its attempts may be shortened."""
+        """``content`` as :func:`otel_stageio.record.shared_manifest.compose` made it; its attempts may be shortened."""
         lines = self._lines
         self._lines = {}
         for whole in (content, *content["substages"].values()):

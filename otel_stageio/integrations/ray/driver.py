@@ -19,9 +19,9 @@ import ray
 from ray import exceptions
 
 from ...layout import Job, spooled_attempts
-from ...pipeline import Pipeline
-from ...recovery import recover
-from ...run_end import ended_as
+from ...pipeline.pipeline import Pipeline
+from ...recovery.recover import recover
+from ...runs.run_end import ended_as
 from ...semconv import GOOD_STATUSES
 from .progress import Progress, trouble
 from .stage import RayStage

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...layout import canonical
-from ...pipeline import command_words
+from ...pipeline.pipeline import command_words
 
 #: Options of a Ray task that are ours to set: a retry is a new attempt, which the driver begins.
 _OURS = frozenset({"max_calls", "name", "num_returns", "retry_exceptions", "max_retries"})

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import ray
 
 from ... import semconv as sc
-from ...command import run_command
-from ...handover import join_run
-from ...lifecycle import Terminated
-from ...stage_io import StageIO
+from ...pipeline.command import run_command
+from ...pipeline.handover import join_run
+from ...stages.lifecycle import Terminated
+from ...stages.stage_io import StageIO
 from .stage import RayStage, filled_in
 
 

@@ -1,0 +1,1 @@
+"""What died: what is left of it, and how it is closed."""
