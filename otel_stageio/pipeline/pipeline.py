@@ -122,9 +122,9 @@ class Pipeline:
         ambient.open_pipelines[self._job.key] = self
         self._deliver()
         self._token = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(self._root)))
-        self.say(f"{self.name}: run {self.attempt} of {self._job.root.name} started")
+        self._say(f"{self.name}: run {self.attempt} of {self._job.root.name} started")
         if busy and not self._nested:
-            self.say("another pipeline is at work on this job; both go on, each with its own run", "WARNING")
+            self._say("another pipeline is at work on this job; both go on, each with its own run", "WARNING")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -155,7 +155,7 @@ class Pipeline:
         if status is None and self._failure is not None:
             status = "failed"
             if not self._nested:
-                self.say(self._failure, "ERROR")
+                self._say(self._failure, "ERROR")
         if status is None:
             records = []
             with suppress(OSError):
@@ -171,12 +171,12 @@ class Pipeline:
         self._say_ended(f"{self.name}: {status} after {duration(seconds)}", status)
         run_end.close(self._job, run.run_id, status, error, lost_lines=self._log.failed)
 
-    def beat(self) -> None:
+    def _beat(self) -> None:
         """From :mod:`otel_stageio.stages.pulse`: an owner whose stages are elsewhere is to be heard of as well."""
         if os.getpid() == self._pid and self._lock is not None:
             self._lock.beat()
         if self._outer is not None:
-            self._outer.beat()
+            self._outer._beat()
 
     @property
     def _opened(self) -> run_file.Run:
@@ -218,7 +218,7 @@ class Pipeline:
         """1 for the job's first run."""
         return self._opened.attempt
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: the run is the parent's, and must not look alive when the parent is dead."""
         if self._lock is not None:
             self._lock.abandon()
@@ -299,17 +299,17 @@ class Pipeline:
             raise StageFailed(result)
         return result
 
-    def stage_started(self, stage: str) -> None:
+    def _stage_started(self, stage: str) -> None:
         """Say that a stage of this run has begun."""
         self._meters[stage] = Meter(stage, self._console, self._show)
-        self.say(f"{stage} started")
+        self._say(f"{stage} started")
 
-    def stage_at(self, stage: str, record: Mapping[str, Any]) -> None:
+    def _stage_at(self, stage: str, record: Mapping[str, Any]) -> None:
         """A stage in this process has got further."""
         if stage in self._meters and os.getpid() == self._pid:
             self._meters[stage].tell(record)
 
-    def stage_ended(self, stage: str, status: str, seconds: float, why: str | None = None) -> None:
+    def _stage_ended(self, stage: str, status: str, seconds: float, why: str | None = None) -> None:
         """Say how a stage of this run ended."""
         self._ended[stage] = status
         self._meters.pop(stage, None)
@@ -317,10 +317,10 @@ class Pipeline:
         self._say_ended(f"{stage}: {status} after {duration(seconds)}{detail}", status)
 
     def _say_ended(self, text: str, status: str) -> None:
-        self.say(text, "INFO" if status in sc.GOOD_STATUSES else "ERROR", status)
+        self._say(text, "INFO" if status in sc.GOOD_STATUSES else "ERROR", status)
 
     @never_raises()
-    def say(self, text: str, level: str = "INFO", result: str = "") -> None:
+    def _say(self, text: str, level: str = "INFO", result: str = "") -> None:
         """Write one line, as the pipeline itself, to the pipeline log and the console.
 
         Args:

@@ -121,7 +121,7 @@ def _after_fork() -> None:
     for recorder in list(open_recorders):
         recorder.after_fork()
     for pipeline in list(open_pipelines.values()):
-        pipeline.after_fork()
+        pipeline._after_fork()
     open_stages.clear()
     logger_only.clear()
     _opened_runs.clear()

@@ -78,7 +78,7 @@ def _run(stopped: threading.Event) -> None:
         beats += 1
         if beats % OWNER_BEATS == 0:
             for pipeline in list(open_pipelines.values()):
-                _do(pipeline.beat)
+                _do(pipeline._beat)
         for recorder in list(open_recorders):
             _do(recorder.beat)
         _at_driver.set()

@@ -110,7 +110,7 @@ class StageIO(StagePaths):
             self.manifest = StageManifest(self.stage_name, self.stage_number, voice=self._recorder)
         lifecycle.opened(self)
         if pipeline is not None:
-            pipeline.stage_started(self.stage_name)
+            pipeline._stage_started(self.stage_name)
         if capture_logging:
             self._root_capture = RootCapture.begin()
 
@@ -178,7 +178,7 @@ class StageIO(StagePaths):
         """Say how far the stage is; call it as often as you like, about one a second is recorded."""
         self._recorder.progress(done, total, unit)
         if self._pipeline is not None:
-            self._pipeline.stage_at(self.stage_name, self._recorder.record)
+            self._pipeline._stage_at(self.stage_name, self._recorder.record)
 
     def span(self, name: str, **attributes: Any) -> Step:
         """A child span around a piece of work: ``with io.span("transcribe", chunks=41) as span: ...``"""
@@ -271,7 +271,7 @@ class StageIO(StagePaths):
                 self._release()
         if first and self._pipeline is not None:
             why = how.get("message") or self._recorder.record.get("reason")
-            self._pipeline.stage_ended(self.stage_name, status, self._recorder.elapsed_ns / 1e9, why)
+            self._pipeline._stage_ended(self.stage_name, status, self._recorder.elapsed_ns / 1e9, why)
         if impatience is not None:
             raise impatience
 

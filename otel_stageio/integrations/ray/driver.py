@@ -202,7 +202,7 @@ class Driver:
         reference = run.context.run(
             self._tasks[name].remote, run.pipeline.environment, place, dict(run.params), self._resume
         )
-        run.pipeline.say(f"{name} was given to Ray")
+        run.pipeline._say(f"{name} was given to Ray")
         run.given.add(name)
         run.attempts += 1
         self._with_ray[reference] = attempt
@@ -250,7 +250,7 @@ class Driver:
             good = isinstance(error, _FOR_GOOD)
             self._died(attempt, "failed" if good else "crashed", _sentence(error), for_good=good)
         else:
-            run.pipeline.stage_ended(stage.name, outcome.status, outcome.seconds, outcome.message or None)
+            run.pipeline._stage_ended(stage.name, outcome.status, outcome.seconds, outcome.message or None)
             again = outcome.status not in (*GOOD_STATUSES, "cancelled") and (
                 stage.retry_exceptions or outcome.status == "crashed"
             )
@@ -294,7 +294,7 @@ class Driver:
             run.ending[name] = ending  # it lives: its kernel says so
             return
         seconds = time.monotonic() - attempt.given
-        run.pipeline.stage_ended(name, status or "crashed", seconds, cause)
+        run.pipeline._stage_ended(name, status or "crashed", seconds, cause)
         if status is None:
             self._ended(attempt, "crashed", f"{cause}, and yet it still runs", again=False)
         else:
