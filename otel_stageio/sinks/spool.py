@@ -8,6 +8,7 @@ the order on disk is the order in which things were said.
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,7 +55,7 @@ class Spool:
         self._batch_bytes = 0
         self._batch_since = 0
         self._limit = limit
-        self._used = _directory_size(job)
+        self._job = job
         self._envelope = Envelope("logs", "{}", "{}")
         self._span_envelopes: dict[tuple[int, int], tuple[object, object, Envelope]] = {}
         self._span_envelope: tuple[object, object, Envelope] = (None, None, self._envelope)  # the latest of them
@@ -86,7 +87,7 @@ class Spool:
 
     def log(self, record: str, time_ns: int) -> None:
         """Take one log line into the batch."""
-        if self._used + self._journal.size + self._spans.size > self._limit:
+        if self._used_before + self._journal.size + self._spans.size > self._limit:
             self.dropped += 1
             return
         if not self._batch:
@@ -127,8 +128,18 @@ class Spool:
         """Write one line of metrics, if there is room. A stage that ends at once has none, and no file for them."""
         if self._metrics is None:
             self._metrics = AppendFile(self._metrics_path)
-        if self._used + self._journal.size + self._spans.size + self._metrics.size <= self._limit:
+        if self._used_before + self._journal.size + self._spans.size + self._metrics.size <= self._limit:
             self._metrics.write(line)
+
+    @functools.cached_property
+    def _used_before(self) -> int:
+        """Bytes that the job's spool had. Who neither logs nor lasts for a second does not ask for them."""
+        try:
+            with os.scandir(self._job.spool) as entries:
+                used = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+        except OSError:
+            return 0
+        return max(used - self._journal.size - self._spans.size, 0)
 
     def abandon(self) -> None:
         """In a forked child: drop the parent's unwritten batch (the parent writes it) and the shared descriptors.
@@ -228,11 +239,3 @@ def parse_size(text: str, default: int = DEFAULT_MAX) -> int:
         return int(float(digits) * units[text[len(digits) :].strip()])
     except (ValueError, KeyError, OverflowError):
         return default
-
-
-def _directory_size(job: Job) -> int:
-    try:
-        with os.scandir(job.spool) as entries:
-            return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-    except OSError:
-        return 0
