@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from ..layout import Job
 
 
+_ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "LOGS_", "METRICS_"))
+
+
 def attend(job: Job, *, owner: bool = False) -> None:
     """Deliver a job from now on, if there is an endpoint and it is this process's to do; see :mod:`.worker`."""
-    if any(os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT") for signal in ("", "TRACES_", "LOGS_", "METRICS_")):
+    if any(map(os.environ.get, _ENDPOINTS)):
         from . import worker
 
         worker.attend(job, owner=owner)
