@@ -11,7 +11,7 @@ from pathlib import Path
 
 from otel_stageio import StageIO
 from otel_stageio.layout import Job
-from otel_stageio.resume.decide.digest import Digests, file_sha256
+from otel_stageio.resume.digest import Digests, file_sha256
 
 from .measure import Result, Scale, take_turns
 from .scratch import new_job

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from otel_stageio import StageIO, recover
 from otel_stageio.layout import Job
-from otel_stageio.resume.decide import digest, read_ahead
-from otel_stageio.resume.decide.digest import Digests, Identity, Stopped, file_sha256
+from otel_stageio.resume import digest, read_ahead
+from otel_stageio.resume.digest import Digests, Identity, Stopped, file_sha256
 
 MIB = 1 << 20
 
@@ -761,7 +761,8 @@ def test_files_of_forked_workers_get_their_digests(job: Path, tmp_path: Path) ->
 
 AT_THE_END = """
     import sys
-    from otel_stageio import StageIO, digest
+    from otel_stageio import StageIO
+    from otel_stageio.resume import digest
 
     def slow(path, stop=None, most=0):
         print("reading", flush=True)

@@ -254,7 +254,8 @@ def test_nor_is_what_has_its_number_and_no_word_yet(tmp_path: Path, world: World
     """Between the two it is not in its journal where it runs."""
     source = """
         import sys
-        from otel_stageio import StageIO, run
+        from otel_stageio import StageIO
+        from otel_stageio.runs import run
 
         def entered(*args, enter=run.enter, **kwargs):
             entry = enter(*args, **kwargs)

@@ -188,7 +188,7 @@ def test_what_it_used_by_its_last_heartbeat_is_in_the_record(tmp_path: Path, job
         with StageIO("asr", sys.argv[1]):
             ballast = bytearray(64 << 20)
             ballast[::4096] = b"x" * len(ballast[::4096])
-            journal = Path(Job(sys.argv[1]).journal("asr", 1))
+            journal = Job(sys.argv[1]).journal("asr", 1)
             while not any(event.name == "stageio.heartbeat" for event in decode.events(decode.Lines(journal))):
                 time.sleep(0.05)
             print("working", flush=True)
@@ -368,7 +368,8 @@ def test_a_recovery_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Pa
 def test_a_stage_killed_before_it_said_a_word_is_crashed_all_the_same(tmp_path: Path, job: Path) -> None:
     script = """
         import os, sys
-        from otel_stageio import StageIO, opening
+        from otel_stageio import StageIO
+        from otel_stageio.stages import opening
 
         take_number = opening.runs.enter
 
@@ -395,7 +396,7 @@ def test_a_killed_recovery_is_finished_though_the_stage_has_run_again_meanwhile(
     (job / "06_asr" / "manifest.json").unlink()
     pid = os.fork()
     if not pid:
-        from otel_stageio.recovery.recover import recover as recovery
+        from otel_stageio.recovery import recover as recovery
 
         recovery._complete = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,func-returns-value]
         recover(job)

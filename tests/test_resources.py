@@ -23,7 +23,7 @@ from otel_stageio.resources import gpu_sampler
 from otel_stageio.resources.cgroup import Group
 from otel_stageio.resources.gpu import Device, Gpus, Reading
 from otel_stageio.resources.out_of_memory import lack_of_memory
-from otel_stageio.resources.sampler import Sampler
+from otel_stageio.resources.sampler import Sampler, interval
 from otel_stageio.testing import FixedClock, Records, SequentialIds, fixed
 
 
@@ -212,7 +212,7 @@ def test_how_often_can_be_said(value: str, looks: int, monkeypatch: pytest.Monke
     monkeypatch.setenv("OTEL_STAGEIO_SAMPLE_INTERVAL", value)
     clock = FixedClock()
     with fixed(clock, SequentialIds()):
-        sampler = Sampler()
+        sampler = Sampler(seconds=interval())
         for _ in range(20):
             clock.advance(1.0)
             sampler.look()

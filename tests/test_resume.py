@@ -22,7 +22,7 @@ from helpers import job as job
 from otel_stageio import Manifest, Pipeline, StageIO, stage
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
-from otel_stageio.resume.decide.decide import Decision
+from otel_stageio.resume.decide import Decision
 
 ONCE_MORE = "unchanged since attempt 1: 1 input, 1 output, 1 parameter verified"
 
@@ -929,7 +929,7 @@ def test_ctrl_c_while_it_is_decided_cancels_the_stage(world: World, tmp_path: Pa
     world.run()
     os.utime(AUDIO, (1, 1))
     slow = """
-        from otel_stageio import digest
+        from otel_stageio.resume import digest
 
         def slow(path, stop=None, most=0):
             print("reading", flush=True)
