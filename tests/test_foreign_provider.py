@@ -203,3 +203,26 @@ def test_our_own_requests_make_no_spans_where_the_http_client_is_instrumented(re
             [sys.executable, "-m", "otel_stageio", "push", str(records.job), "--endpoint", receiver.url], cwd=tmp_path
         )
         assert {span.name for span in receiver.spans} == {"early", "asr", "RUN job"}
+
+
+def test_who_adds_a_processor_to_our_provider_sees_what_is_outside_of_stages_too(records: Records) -> None:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent("""
+        import os
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        from otel_stageio import StageIO
+
+        tracer = trace.get_tracer("shop")
+        with StageIO("demux", os.environ["JOB"]), tracer.start_as_current_span("inside"):
+            pass
+        with tracer.start_as_current_span("seen by nobody") as span:
+            assert not span.is_recording()
+        exporter = InMemorySpanExporter()
+        trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
+        with tracer.start_as_current_span("request"), StageIO("asr", os.environ["JOB"]):
+            pass
+        print(*[span.name for span in exporter.get_finished_spans()])
+    """)], env={**os.environ, "JOB": str(records.job)}, capture_output=True, text=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "asr request\n"), done.stderr
+    assert {span["name"] for span in records.spans()} >= {"demux", "inside", "asr"}

@@ -497,14 +497,26 @@ def test_a_file_whose_last_line_is_being_written_is_not_torn(tmp_path: Path) -> 
 
 
 def test_an_applications_span_around_a_pipeline_is_its_parent(records: Records) -> None:
-    with StageIO("demux", records.job.parent / "warm"):
+    outer = trace.SpanContext(0xA, 0xB, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(outer)), Pipeline("p", records.job) as run, run.stage("asr"):
         pass
-    with trace.get_tracer("application").start_as_current_span("outer") as outer:
-        context = outer.get_span_context()
-        with Pipeline("p", records.job) as run, run.stage("asr"):
+    assert int(run.trace_id, 16) == 0xA
+    assert by_name(records.spans())["RUN p"]["parentSpanId"] == f"{0xB:016x}"
+
+
+def test_no_parent_is_missing_in_a_trace(records: Records) -> None:
+    """A span outside of all stages is seen by nobody, where the application has no provider: it is nobody's parent."""
+    with StageIO("demux", records.job.parent / "warm"):  # makes our provider the global one
+        pass
+    tracer = trace.get_tracer("application")
+    with tracer.start_as_current_span("outer"), Pipeline("p", records.job) as run:
+        with tracer.start_as_current_span("first half"), run.stage("asr"), tracer.start_as_current_span("inside"):
             pass
-    assert int(run.trace_id, 16) == context.trace_id
-    assert int(by_name(records.spans())["RUN p"]["parentSpanId"], 16) == context.span_id
+        with tracer.start_as_current_span("second half"):
+            run.command("mux", ["true"])
+    spans = records.spans()
+    assert {span["name"] for span in spans} == {"RUN p", "asr", "inside", "mux", "true"}
+    assert {span.get("parentSpanId") for span in spans} - {None} <= {span["spanId"] for span in spans}
 
 
 def test_attributes_of_the_run_are_on_its_root_span(records: Records) -> None:

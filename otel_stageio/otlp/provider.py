@@ -137,14 +137,18 @@ class StageSpanProcessor(SpanProcessor):
 
 
 class _StageTracer(trace.Tracer):
-    """The SDK's tracer, except that a span with no parent at all nests under the one stage that is open.
+    """The SDK's tracer, with two exceptions. Nothing is patched: it is our provider that hands this tracer out.
 
-    A new thread starts with an empty context; without this a library's spans in a thread pool would each be a trace of
-    its own. Nothing is patched: it is our provider that hands this tracer out.
+    A span with no parent at all nests under the one stage that is open: a new thread starts with an empty context, and
+    a library's spans in a thread pool would each be a trace of its own.
+
+    A span that nobody would see is not made. No stage writes what is outside of all, and as the parent of one, or of a
+    run, it would be missing in the trace.
     """
 
-    def __init__(self, tracer: trace.Tracer) -> None:
+    def __init__(self, tracer: trace.Tracer, provider: StageTracerProvider) -> None:
         self.wrapped = tracer
+        self._provider = provider
 
     def start_span(
         self,
@@ -159,14 +163,21 @@ class _StageTracer(trace.Tracer):
     ) -> trace.Span:
         if context is None:
             context = _adopted()
-        return self.wrapped.start_span(
+        return self._for(context).start_span(
             name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
         )
 
-    def start_as_current_span(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        if not args and kwargs.get("context") is None:
-            kwargs["context"] = _adopted()
-        return self.wrapped.start_as_current_span(name, *args, **kwargs)
+    def start_as_current_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> Any:
+        if context is None:
+            context = _adopted()
+        return self._for(context).start_as_current_span(name, context, *args, **kwargs)
+
+    def _for(self, context: Context | None) -> trace.Tracer:
+        seen = self._provider.has_others or recorder_of(context) is not None
+        return self.wrapped if seen else _NOBODY
+
+
+_NOBODY = trace.NoOpTracer()
 
 
 def _adopted() -> Context | None:
@@ -177,10 +188,20 @@ def _adopted() -> Context | None:
 
 
 class StageTracerProvider(TracerProvider):
-    """Our global provider, where the application has none."""
+    """Our global provider, where the application has none.
+
+    Attributes:
+        has_others: whether somebody else has given it a processor, which sees what is outside of all stages too.
+    """
+
+    has_others = False
 
     def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
-        return _StageTracer(super().get_tracer(*args, **kwargs))
+        return _StageTracer(super().get_tracer(*args, **kwargs), self)
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        self.has_others |= not isinstance(span_processor, StageSpanProcessor)
+        super().add_span_processor(span_processor)
 
 
 def tracer() -> trace.Tracer:
