@@ -45,8 +45,8 @@ def held_signals() -> Iterator[None]:
         yield
     finally:
         for held, answer in answers.items():
-            if (newer := signal.signal(held, answer)) is not hold:  # somebody has given another one meanwhile
-                signal.signal(held, newer)
+            if signal.getsignal(held) is hold:
+                signal.signal(held, answer)
         _holding = False
         if came:
             signal.raise_signal(came[0])

@@ -6,14 +6,13 @@ sub-stages. A stage unknown to it is ``99_<name>``, for the writer and for the r
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
@@ -177,6 +176,7 @@ class Job:
     files once, and a ``Path`` takes longer to make than most of them to open.
     """
 
+    root: Path
     logs: str
     machinery: str
     spool: str
@@ -197,22 +197,20 @@ class Job:
         #: ``root`` as text: by it jobs are told apart.
         self.key = os.path.abspath(self.base)
 
-    @functools.cached_property
-    def root(self) -> Path:
-        return Path(self.key)
-
-    def __getattr__(self, name: str) -> str:
-        """One of the places."""
-        if name not in _PLACES:
+    def __getattr__(self, name: str) -> Any:
+        """One of the places, made when it is first asked for. (A ``cached_property`` has a lock, which a fork may find
+        taken, until Python 3.12.)
+        """
+        if name != "root" and name not in _PLACES:
             raise AttributeError(f"a job has no {name!r}")
-        path = self.__dict__[name] = f"{self.key}/{_PLACES[name]}"
+        path = self.__dict__[name] = Path(self.key) if name == "root" else os.path.join(self.key, _PLACES[name])
         return path
 
     def stage_dir(self, stage: str) -> str:
-        return f"{self.key}/{directory_name(stage)}"
+        return os.path.join(self.key, directory_name(stage))
 
     def manifest(self, stage: str) -> str:
-        return f"{self.key}/{directory_name(stage)}/manifest.json"
+        return f"{self.stage_dir(stage)}/manifest.json"
 
     def directory_lock(self, stage: str) -> str:
         return f"{self.machinery}/locks/{directory_name(stage)}.lock"

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +41,8 @@ def members(cls: type) -> Iterator[str]:
         member = inspect.getattr_static(cls, name)
         if not owner.__module__.startswith("otel_stageio"):
             continue  # pydantic's and Exception's
-        if isinstance(member, (property, functools.cached_property)):
-            getter = member.fget if isinstance(member, property) else member.func
-            yield f"    {name}: {signature(getter).rpartition(' -> ')[2]}"
+        if isinstance(member, property):
+            yield f"    {name}: {signature(member.fget).rpartition(' -> ')[2]}"
         elif inspect.isroutine(member):
             kind = {classmethod: "classmethod ", staticmethod: "staticmethod "}.get(type(member), "")
             yield f"    {kind}{name}{signature(getattr(cls, name))}"

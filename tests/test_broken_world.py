@@ -109,6 +109,16 @@ def test_a_directory_that_vanishes_comes_back_with_what_follows(records: Records
     assert records.manifest("asr")["status"] == "success"
 
 
+@pytest.mark.parametrize("link", ["logs", ".stageio", ".stageio/spool", ".stageio/open", ".stageio/locks", "06_asr"])
+def test_a_link_that_leads_nowhere_changes_nothing_for_the_stage(tmp_path: Path, link: str) -> None:
+    """The scratch disk is not mounted."""
+    job = tmp_path / "job"
+    (job / link).parent.mkdir(parents=True, exist_ok=True)
+    (job / link).symlink_to("/not/mounted")
+    done = work(job, lambda: None)
+    assert (done.returncode, done.stdout) == (5, "the work is done\n"), done.stderr
+
+
 def test_planted_symlinks_are_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")

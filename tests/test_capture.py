@@ -477,6 +477,11 @@ def test_a_stage_name_is_safe_or_refused(name: str) -> None:
         assert len(os.fsencode(os.path.basename(path))) <= 255
 
 
+def test_a_job_may_lie_at_the_root() -> None:
+    job = Job("/")
+    assert (job.spool, job.manifest("asr"), job.logs) == ("/.stageio/spool", "/06_asr/manifest.json", "/logs")
+
+
 def test_long_names_stay_apart() -> None:
     assert len({safe_name("a" * 200 + str(n)) for n in range(100)}) == 100
 

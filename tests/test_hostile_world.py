@@ -91,6 +91,18 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
+def test_ctrl_c_at_a_lock_lets_go_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come when the lock has just been taken, while it is asked whether it is enough."""
+
+    def interrupted(_: int) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("otel_stageio.sinks.files.claim_is_needed", interrupted)
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "x.lock"):
+        pass
+    assert not is_locked(tmp_path / "x.lock")
+
+
 def test_a_disk_that_is_full_changes_nothing_and_the_record_says_what_it_lost(disk: Path) -> None:
     job = disk / "job"
     succeed(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,55 @@ def test_who_watches_all_loggers_of_the_process_sees_a_stage_too(io: StageIO, mo
     assert log_of(io) == ["[stage.asr] [ERROR] out of memory"]
 
 
+def test_a_wrapper_that_pretends_to_be_what_it_wraps_is_seen_through(
+    io: StageIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of wrapt do, which New Relic puts around the same function."""
+    seen = []
+
+    class Wrapper:
+        def __init__(self, wrapped: Any) -> None:
+            self._wrapped = wrapped
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._wrapped, name)
+
+        def __get__(self, logger: logging.Logger, owner: type | None = None) -> Any:
+            if logger is None:
+                return self
+            return lambda record: (seen.append(record.getMessage()), self._wrapped(logger, record))
+
+    monkeypatch.setattr(logging.Logger, "callHandlers", Wrapper(logging.Logger.callHandlers))
+    io.get_stage_logger().error("out of %s", "memory")
+    assert seen == ["out of memory"]
+    assert log_of(io) == ["[stage.asr] [ERROR] out of memory"]
+
+
+def test_a_record_that_cannot_be_shown_does_not_reach_the_program(io: StageIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd:
+        def __bool__(self) -> bool:
+            raise RuntimeError("a record of somebody who plays tricks")
+
+    monkeypatch.setattr("otel_stageio.runtime.runtime.strict", False)
+    handler = io.get_stage_logger().handlers[0]
+    record = logging.makeLogRecord({"msg": "odd", "exc_text": Odd(), "levelno": 20, "levelname": "INFO"})
+    handler.handle(record)
+    io.get_stage_logger().info("the next")
+    assert log_of(io) == ["[stage.asr] [INFO] the next"]
+
+
+def test_a_level_of_ones_own_a_parent_and_a_switch_are_as_in_logging(io: StageIO) -> None:
+    log, kept = io.get_stage_logger(), Kept()
+    log._log(25, "a notice", None)  # type: ignore[arg-type]  # as recipes for further levels call it
+    log.parent, log.propagate = logging.Logger("above"), True
+    log.parent.addHandler(kept)
+    log.info("told above as well")
+    log.disabled = True
+    log._log(logging.INFO, "not at all", ())
+    assert [record.getMessage() for record in kept.records] == ["told above as well"]
+    assert log_of(io) == ["[stage.asr] [Level 25] a notice", "[stage.asr] [INFO] told above as well"]
+
+
 def test_logging_as_a_whole_can_be_silenced(io: StageIO) -> None:
     logging.disable(logging.WARNING)
     try:
@@ -99,9 +149,32 @@ def test_logging_as_a_whole_can_be_silenced(io: StageIO) -> None:
     assert log_of(io) == ["[stage.asr] [ERROR] this"]
 
 
+class Translated(str):
+    """As gettext's lazy strings are: what is shown is another text."""
+
+    def __str__(self) -> str:
+        return "translated %s"
+
+
+class Word(str, enum.Enum):
+    HELLO = "hello %s"
+
+
 @given(
     message=st.sampled_from(
-        ["plain", "100 %", "%s", "%d of %d", "%(done)d of %(total)d", "%s and %s", "%q", b"bytes", 7]
+        [
+            "plain",
+            "100 %",
+            "%s",
+            "%d of %d",
+            "%(done)d of %(total)d",
+            "%s and %s",
+            "%q",
+            b"bytes",
+            7,
+            Translated("%d"),
+            Word.HELLO,
+        ]
     ),
     args=st.lists(st.one_of(st.integers(), st.text(max_size=5), st.just({"done": 1, "total": 2}), st.just({}))),
 )

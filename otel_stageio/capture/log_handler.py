@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ..runtime import runtime
@@ -63,7 +64,10 @@ class StageHandler(LocklessHandler):
         self.console_level: int | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.write(record.levelno, record.levelname, record.name, message_of(record), record.created)
+        try:
+            self.write(record.levelno, record.levelname, record.name, message_of(record), record.created)
+        except Exception:
+            runtime.internal_error("StageHandler.emit")
 
     def write(self, level: int, level_name: str, logger: str, text: str, created: float | None = None) -> None:
         try:
@@ -72,6 +76,17 @@ class StageHandler(LocklessHandler):
             )
         except Exception:
             runtime.internal_error("StageHandler.write")
+
+
+def _sees_all_records() -> Any:
+    """What has been put in the place of logging's own function that gives a record to the handlers, as Sentry and New
+    Relic do; None if nothing. A wrapper may pretend to be what it wraps, but for its type.
+    """
+    found = logging.Logger.callHandlers
+    return None if type(found) is FunctionType and found.__globals__ is _LOGGING else found
+
+
+_LOGGING = vars(logging)
 
 
 class StageLogger(logging.Logger):
@@ -105,10 +120,10 @@ class StageLogger(logging.Logger):
         stacklevel: int = 1,
     ) -> None:
         # Where nobody but us reads it, a record (who called, from which thread and file) is a third of a line's cost.
-        named = len(args) == 1 and isinstance(args[0], Mapping)  # "%(done)d"
-        if isinstance(msg, str) and not (named or exc_info or extra or stack_info) and self._is_ours_alone(level):
+        named = args and len(args) == 1 and isinstance(args[0], Mapping)  # "%(done)d"
+        if type(msg) is str and not (named or exc_info or extra or stack_info) and self._is_ours_alone(level):
             try:
-                text = msg % args if args else str(msg)
+                text = msg % args if args else msg
             except Exception:
                 pass  # it is shown as it is: see message_of
             else:
@@ -118,15 +133,13 @@ class StageLogger(logging.Logger):
 
     def _is_ours_alone(self, level: int) -> bool:
         """Whether our handler is the only one, with no filter, and nobody else wants to see or make each record."""
-        handlers, ours = self.handlers, self._handler
+        ours = self._handler
         return (
-            len(handlers) == 1
-            and handlers[0] is ours
-            and not (self.filters or ours.filters)
+            self.handlers == [ours]
+            and not (self.filters or ours.filters or self.propagate or self.disabled)
             and level >= ours.level
             and logging.getLogRecordFactory() is logging.LogRecord
-            # Sentry, for one, puts a function of its own in the place of this.
-            and getattr(logging.Logger.callHandlers, "__globals__", None) is vars(logging)
+            and _sees_all_records() is None
         )
 
     def isEnabledFor(self, level: int) -> bool:

@@ -22,10 +22,16 @@ class PathPolicy:
         word = environ.get(ENV_PATHS, "job").strip().lower()
         self.kind = word if word in ("job", "name", "absolute") else "job"
         self._root = job.key
+        self._found: list[tuple[str, str]] | None = None
 
-    @functools.cached_property
+    @property
     def _places(self) -> list[tuple[str, str]]:
         """(directory, how text shows it), the longest first: the job often lies in the home directory."""
+        if self._found is None:  # no cached_property: until Python 3.12 it holds a lock, which a fork may find taken
+            self._found = self._find_places()
+        return self._found
+
+    def _find_places(self) -> list[tuple[str, str]]:
         if self.kind == "absolute":
             return []
         places = {self._root: ".", os.path.realpath(self._root): ".", os.path.expanduser("~"): "~"}

@@ -21,6 +21,9 @@ from .text import clean
 
 MASK = "[redacted]"
 
+#: The environment of which ``os.environb`` is the other view; a test may have put another in its place.
+_OWN = os.environ
+
 _SEGMENTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET_WORDS = frozenset({"authorization", "cookie", "jwt", "pwd"})
 #: Also at the end of a word: ``dbpassword``, ``clientsecret``.
@@ -178,7 +181,7 @@ class Redactor:
 
     def learn(self, environ: Mapping[str, str], argv: Sequence[str] = ()) -> None:
         """Take in the secrets of an environment, and of a command line, to mask them wherever they turn up."""
-        kept = _secrets_in(tuple(os.environb.items() if environ is os.environ else environ.items()))
+        kept = _secrets_in(tuple(os.environb.items() if environ is _OWN else environ.items()))
         secrets = [*_secret_words(argv), *kept]
         if secrets:
             found = {form for secret in secrets for form in _forms(secret)}
@@ -207,11 +210,12 @@ class Redactor:
                 self.count += text.count(secret)
                 text = text.replace(secret, MASK)
         folded = text.lower()
-        if _may_name_secret(folded):
-            text = self._assignments(text, folded)
-        if _may_be_credential(folded):
+        if _may_be_credential(folded):  # first: what is glued to one may be a key once that is gone
             text = _CREDENTIAL.sub(self._mask, text)
             text = _SCHEME.sub(self._scheme, text)
+            folded = text.lower()
+        if _may_name_secret(folded):
+            text = self._assignments(text, folded)
         if "@" in text and "://" in text:
             text = _USER_INFO.sub(self._user_info, text)
         for pattern in self._extra:

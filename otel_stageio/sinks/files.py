@@ -26,8 +26,11 @@ def open_to_write(path: StrPath, flags: int) -> int:
     """
     try:
         return os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except FileNotFoundError as missing:
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        except FileExistsError:  # the directory is a link that leads nowhere: it is not the file that exists
+            raise missing from None
         return os.open(path, flags, 0o644)
 
 
@@ -234,26 +237,27 @@ class locked:
 
     def __enter__(self) -> None:
         try:
+            real = self._lock()
+            if not real or claim_is_needed(self._fd):
+                claim = claimed(f"{self._path}.claim", alone=real)
+                claim.__enter__()
+                self._claim = claim
+        except BaseException:  # Ctrl-C while somebody else has it, say
+            self.__exit__()
+            raise
+
+    def _lock(self) -> bool:
+        """False where there is no lock to be had."""
+        try:
             try:
                 self._fd = _hold(self._path)
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(self._path), exist_ok=True)
                 self._fd = _hold(self._path)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            real = True
+            return True
         except OSError:
-            real = False
-        except BaseException:  # Ctrl-C while somebody else has it
-            self.__exit__()
-            raise
-        if not real or claim_is_needed(self._fd):
-            claim = claimed(f"{self._path}.claim", alone=real)
-            try:
-                claim.__enter__()
-            except BaseException:
-                self.__exit__()
-                raise
-            self._claim = claim
+            return False
 
     def __exit__(self, *_: object) -> None:
         try:
@@ -264,6 +268,9 @@ class locked:
                 _give_up(self._fd)
 
 
+_PART = 64 * 1024
+
+
 def read_file(path: StrPath) -> bytes:
     """The whole of a file. `open()` asks about a terminal and a position first, and takes four times as long.
 
@@ -272,10 +279,11 @@ def read_file(path: StrPath) -> bytes:
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        content = b""
-        while part := os.read(fd, max(os.fstat(fd).st_size - len(content), 0) + 1):
-            content += part
-        return content
+        size = os.fstat(fd).st_size  # not everywhere what is in it, and that may grow
+        parts = []
+        while part := os.read(fd, max(size, _PART) + 1):
+            parts.append(part)
+        return b"".join(parts)
     finally:
         os.close(fd)
 

@@ -8,7 +8,6 @@ the order on disk is the order in which things were said.
 from __future__ import annotations
 
 import fcntl
-import functools
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,6 +55,7 @@ class Spool:
         self._batch_since = 0
         self._limit = limit
         self._job = job
+        self._before = -1
         self._envelope = Envelope("logs", "{}", "{}")
         self._span_envelopes: dict[tuple[int, int], tuple[object, object, Envelope]] = {}
         self._span_envelope: tuple[object, object, Envelope] = (None, None, self._envelope)  # the latest of them
@@ -87,7 +87,8 @@ class Spool:
 
     def log(self, record: str, time_ns: int) -> None:
         """Take one log line into the batch."""
-        if self._used_before + self._journal.size + self._spans.size > self._limit:
+        before = self._before if self._before >= 0 else self._used_before()
+        if before + self._journal.size + self._spans.size > self._limit:
             self.dropped += 1
             return
         if not self._batch:
@@ -128,18 +129,19 @@ class Spool:
         """Write one line of metrics, if there is room. A stage that ends at once has none, and no file for them."""
         if self._metrics is None:
             self._metrics = AppendFile(self._metrics_path)
-        if self._used_before + self._journal.size + self._spans.size + self._metrics.size <= self._limit:
+        if self._used_before() + self._journal.size + self._spans.size + self._metrics.size <= self._limit:
             self._metrics.write(line)
 
-    @functools.cached_property
     def _used_before(self) -> int:
         """Bytes that the job's spool had. Who neither logs nor lasts for a second does not ask for them."""
-        try:
-            with os.scandir(self._job.spool) as entries:
-                used = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-        except OSError:
-            return 0
-        return max(used - self._journal.size - self._spans.size, 0)
+        if self._before < 0:
+            try:
+                with os.scandir(self._job.spool) as entries:
+                    used = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+            except OSError:
+                used = 0
+            self._before = max(used - self._journal.size - self._spans.size, 0)
+        return self._before
 
     def abandon(self) -> None:
         """In a forked child: drop the parent's unwritten batch (the parent writes it) and the shared descriptors.

@@ -154,8 +154,8 @@ def _restore_sigterm() -> None:
     if not _sigterm_installed:
         return
     try:
-        if (newer := signal.signal(signal.SIGTERM, _previous_handler)) is not _on_sigterm:  # the program's own by now
-            signal.signal(signal.SIGTERM, newer)
+        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+            signal.signal(signal.SIGTERM, _previous_handler)
         _sigterm_installed = False
     except ValueError:
         pass  # not the main thread: the next stage that ends there restores it

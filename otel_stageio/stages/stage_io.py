@@ -81,7 +81,10 @@ class StageIO(StagePaths):
         self._job = Job(os.fspath(output_base))
         self.output_base = self._job.base
         self.stage_dir = self.output_base / directory_name(self.stage_name)
+        self.stage_log = self.stage_dir / "stage.log"
+        self.logs_dir = self.output_base / "logs"
         self.enable_manifest = enable_manifest
+        self.manifest_path = self.stage_dir / "manifest.json"
         self._capture_logging = capture_logging
         self._root_capture: RootCapture | None = None
         self._handler: StageHandler | None = None

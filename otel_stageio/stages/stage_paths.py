@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -30,19 +29,8 @@ class StagePaths:
     stage_number: int
     output_base: Path
     stage_dir: Path
+    logs_dir: Path
     _job: Job
-
-    @functools.cached_property
-    def stage_log(self) -> Path:
-        return self.stage_dir / "stage.log"
-
-    @functools.cached_property
-    def manifest_path(self) -> Path:
-        return self.stage_dir / "manifest.json"
-
-    @functools.cached_property
-    def logs_dir(self) -> Path:
-        return self.output_base / "logs"
 
     @property
     def output_dir(self) -> Path:
