@@ -330,9 +330,9 @@ def test_every_test_that_a_page_names_exists() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "capture.redaction", "capture.text", "decorator", "delivery.settings",
-        "handover", "layout", "manifest", "pipeline", "recovery", "run_record",
-        "sinks.spool", "stage_io", "stage_manifest",
+        "capture.redaction", "capture.text", "delivery.settings", "layout", "pipeline.handover", "pipeline.pipeline",
+        "record.manifest", "recovery.recover", "runs.run_record", "sinks.spool", "stages.decorator", "stages.stage_io",
+        "stages.stage_manifest",
     ],
 )  # fmt: skip
 def test_docstring_examples_are_true(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
