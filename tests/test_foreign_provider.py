@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 from conftest import needs
 from helpers import LIMIT, environment, run_command, start_python, write_script
+from opentelemetry import trace
 from receiver import Receiver
 from stack import wait_until
 
+from otel_stageio import StageIO
 from otel_stageio.testing import Records
 
 APPLICATION = """
@@ -203,6 +206,28 @@ def test_our_own_requests_make_no_spans_where_the_http_client_is_instrumented(re
             [sys.executable, "-m", "otel_stageio", "push", str(records.job), "--endpoint", receiver.url], cwd=tmp_path
         )
         assert {span.name for span in receiver.spans} == {"early", "asr", "RUN job"}
+
+
+def test_a_decorated_function_has_a_span_where_it_is_called_in_a_stage(records: Records) -> None:
+    with StageIO("demux", records.job):  # makes our provider the global one
+        pass
+    tracer = trace.get_tracer("shop")
+
+    @tracer.start_as_current_span("work")
+    def work() -> bool:
+        return trace.get_current_span().is_recording()
+
+    @tracer.start_as_current_span("wait")
+    async def wait() -> bool:
+        await asyncio.sleep(0)
+        return trace.get_current_span().is_recording()
+
+    assert not work()
+    assert not asyncio.run(wait())
+    with StageIO("asr", records.job):
+        assert work()
+        assert asyncio.run(wait())
+    assert [span["name"] for span in records.spans("asr")] == ["work", "wait", "asr"]
 
 
 def test_who_adds_a_processor_to_our_provider_sees_what_is_outside_of_stages_too(records: Records) -> None:

@@ -78,15 +78,15 @@ class StageHandler(LocklessHandler):
             runtime.internal_error("StageHandler.write")
 
 
-def _sees_all_records() -> Any:
-    """What has been put in the place of logging's own function that gives a record to the handlers, as Sentry and New
-    Relic do; None if nothing. A wrapper may pretend to be what it wraps, but for its type.
+_LOGGING = vars(logging)
+
+
+def _is_watched() -> bool:
+    """Whether something stands in the place of logging's own function that gives a record to the handlers, as Sentry's
+    and New Relic's do. A wrapper may pretend to be what it wraps, but for its type.
     """
     found = logging.Logger.callHandlers
-    return None if type(found) is FunctionType and found.__globals__ is _LOGGING else found
-
-
-_LOGGING = vars(logging)
+    return type(found) is not FunctionType or found.__globals__ is not _LOGGING
 
 
 class StageLogger(logging.Logger):
@@ -139,7 +139,7 @@ class StageLogger(logging.Logger):
             and not (self.filters or ours.filters or self.propagate or self.disabled)
             and level >= ours.level
             and logging.getLogRecordFactory() is logging.LogRecord
-            and _sees_all_records() is None
+            and not _is_watched()
         )
 
     def isEnabledFor(self, level: int) -> bool:

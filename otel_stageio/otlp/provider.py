@@ -136,7 +136,7 @@ class StageSpanProcessor(SpanProcessor):
         return True
 
 
-class _StageTracer(trace.Tracer):
+class _StageTracer(trace.NoOpTracer):
     """The SDK's tracer, with two exceptions. Nothing is patched: it is our provider that hands this tracer out.
 
     A span with no parent at all nests under the one stage that is open: a new thread starts with an empty context, and
@@ -144,6 +144,9 @@ class _StageTracer(trace.Tracer):
 
     A span that nobody would see is not made. No stage writes what is outside of all, and as the parent of one, or of a
     run, it would be missing in the trace.
+
+    Both are asked each time that a span begins: ``@tracer.start_as_current_span("name")`` stands above a function long
+    before there is a stage. (The no-op tracer's own ``start_as_current_span`` calls ``start_span``, as the SDK's does.)
     """
 
     def __init__(self, tracer: trace.Tracer, provider: StageTracerProvider) -> None:
@@ -163,21 +166,9 @@ class _StageTracer(trace.Tracer):
     ) -> trace.Span:
         if context is None:
             context = _adopted()
-        return self._for(context).start_span(
-            name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception
-        )
-
-    def start_as_current_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> Any:
-        if context is None:
-            context = _adopted()
-        return self._for(context).start_as_current_span(name, context, *args, **kwargs)
-
-    def _for(self, context: Context | None) -> trace.Tracer:
         seen = self._provider.has_others or recorder_of(context) is not None
-        return self.wrapped if seen else _NOBODY
-
-
-_NOBODY = trace.NoOpTracer()
+        start = self.wrapped.start_span if seen else super().start_span
+        return start(name, context, kind, attributes, links, start_time, record_exception, set_status_on_exception)
 
 
 def _adopted() -> Context | None:
