@@ -610,6 +610,26 @@ def test_a_stage_inside_an_applications_span_is_its_child(records: Records) -> N
     assert (int(span["traceId"], 16), int(span["parentSpanId"], 16)) == (0xA, 0xB)
 
 
+def test_a_process_that_opens_very_many_runs_does_not_end_them_all_at_its_exit(tmp_path: Path) -> None:
+    """Nobody is to wait for ten thousand: the oldest are left to whoever finds them idle."""
+    done = run_script(
+        """
+        import os
+        from otel_stageio import StageIO
+        from otel_stageio.stages import lifecycle
+        lifecycle._MOST_RUNS = 2
+        for number in range(3):
+            for stage in ("demux", "asr"):
+                with StageIO(stage, f"{os.environ['JOB']}{number}"):
+                    pass
+        """,
+        tmp_path / "job",
+    )
+    assert done.returncode == 0, done.stderr
+    runs = [Records(tmp_path / f"job{number}").run()["status"] for number in range(3)]
+    assert runs == ["running", "success", "success"]
+
+
 def test_a_disabled_sdk_means_files_only(records: Records) -> None:
     done = run_script(
         """

@@ -32,8 +32,10 @@ TERMINATED = 128 + signal.SIGTERM
 open_stages: list[StageIO] = []
 #: Stages that were opened for their logger alone (``compat.logger``): (job root, stage) -> the stage.
 logger_only: dict[tuple[str, str], StageIO] = {}
-#: Implicit runs that this process opened, and their jobs.
+#: Implicit runs that this process opened, and their jobs; the newest, since each is looked at when the process ends and
+#: nobody is to wait long for that. One that is left out is closed by whoever finds it idle.
 _opened_runs: dict[str, Job] = {}
+_MOST_RUNS = 1_000
 
 _installed = False
 _previous_handler: Any = None
@@ -51,7 +53,7 @@ def opened(stage: StageIO) -> None:
     open_stages.append(stage)
     recorder = stage._recorder
     if recorder.opened_run:
-        _opened_runs[recorder.run.run_id] = recorder.job
+        _keep_run(recorder.run.run_id, recorder.job)
     if recorder.job is not None:
         _deliver(recorder.job)
         pulse.start()
@@ -67,6 +69,13 @@ def closed(stage: StageIO) -> None:
 
 def was_terminated() -> bool:
     return _terminated
+
+
+@never_raises()
+def _keep_run(run_id: str, job: Job) -> None:
+    _opened_runs[run_id] = job
+    if len(_opened_runs) > _MOST_RUNS:
+        _opened_runs.pop(next(iter(_opened_runs)), None)
 
 
 @never_raises()
