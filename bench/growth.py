@@ -40,15 +40,17 @@ def growth(where: Path, scale: Scale) -> Iterator[Curve]:
         """Args: cost: seconds for one of so many."""
         return Curve(name, measured, {count: cost(count) for count in counts})
 
-    def usual(cost: Callable[[Path, int], float]) -> Callable[[int], float]:
-        return lambda count: statistics.median(cost(where, count) for _ in range(times))
+    def in_turns(name: str, measured: str, counts: tuple[int, ...], cost: Callable[[Path, int], float]) -> Curve:
+        """As :func:`curve`; a machine that slows down under load must not look like growth."""
+        rounds = [{count: cost(where, count) for count in counts} for _ in range(times)]
+        return Curve(name, measured, {count: statistics.median(took[count] for took in rounds) for count in counts})
 
     os.environ["OTEL_STAGEIO_CONSOLE"] = "off"
     tens = (most // 10, most, most * 10)
-    yield curve("log line", "a log line of a stage with so many", tens, usual(_lines))
-    yield curve("inner span", "an inner span of a stage with so many", tens, usual(_spans))
-    yield curve("tracked output", "a tracked output, with its digest", tens[:2], usual(_files))
-    yield curve("attempt", "an attempt at a stage, the newest of so many", (1, 10, 100), usual(_attempts))
+    yield in_turns("log line", "a log line of a stage with so many", tens, _lines)
+    yield in_turns("inner span", "an inner span of a stage with so many", tens, _spans)
+    yield in_turns("tracked output", "a tracked output, with its digest", tens[:2], _files)
+    yield in_turns("attempt", "an attempt at a stage, the newest of so many", (1, 10, 100), _attempts)
     yield curve(
         "log line recovered", "a log line recovered, of twelve dead stages", (most // 10, most, most * 5),
         lambda count: statistics.median(recovery_of(where, count, times).ours) / 12 / count,
