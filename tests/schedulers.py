@@ -11,8 +11,7 @@ from typing import Any
 from helpers import ROOT, cli, environment, read_manifest, write_script
 
 from otel_stageio import RunRecord
-from otel_stageio.layout import Job
-from otel_stageio.otlp import decode
+from otel_stageio.testing import Records
 
 EXAMPLES = ROOT / "examples" / "schedulers"
 STAGES = {"demux": "01_demux", "asr": "06_asr", "mux": "12_mux"}
@@ -88,7 +87,7 @@ def stages_of(job: Path) -> dict[str, str]:
 
 
 def spans_of(job: Path) -> list[dict[str, Any]]:
-    return [span for path in Path(Job(job).spool).glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+    return Records(job).spans()
 
 
 def is_one_trace(job: Path) -> None:

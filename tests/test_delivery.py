@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from otel_stageio.delivery.settings import endpoints
 from otel_stageio.delivery.shipper import Shipment, Watch, push
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
+from otel_stageio.testing import Records
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +47,8 @@ def run_stage(job: Job, name: str = "asr", spans: int = 3, lines: int = 3) -> No
                 pass
 
 
-def all_spans(job: Job) -> Iterator[dict[str, Any]]:
-    for path in Path(job.spool).glob("*.spans.jsonl"):
-        yield from decode.spans(decode.Lines(path))
-
-
 def spooled_spans(job: Job) -> set[str]:
-    return {span["spanId"] for span in all_spans(job)}
+    return {span["spanId"] for span in Records(job.root).spans()}
 
 
 def spooled_logs(job: Job) -> Counter[str]:

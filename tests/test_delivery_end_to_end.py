@@ -6,7 +6,6 @@ import json
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from otel_stageio.delivery.settings import Endpoint, endpoints
 from otel_stageio.delivery.shipper import Shipment, push
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
+from otel_stageio.testing import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,13 +38,8 @@ def send(job: Job, where: dict[str, Endpoint]) -> Shipment:
         delivery.close()
 
 
-def all_spans(job: Job) -> Iterator[dict[str, Any]]:
-    for path in Path(job.spool).glob("*.spans.jsonl"):
-        yield from decode.spans(decode.Lines(path))
-
-
 def spooled(job: Job) -> dict[str, dict[str, Any]]:
-    return {span["spanId"]: span for span in all_spans(job)}
+    return {span["spanId"]: span for span in Records(job.root).spans()}
 
 
 def trace_of(job: Job) -> str:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from otel_stageio.delivery.shipper import push
 from otel_stageio.layout import Job
 from otel_stageio.otlp import decode
 from otel_stageio.sinks.files import is_locked, lock_file
+from otel_stageio.testing import Records
 
 STAGE = """
     import sys
@@ -56,13 +56,8 @@ def job(tmp_path: Path) -> Job:
     return Job(tmp_path / "job")
 
 
-def all_spans(job: Job) -> Iterator[dict[str, Any]]:
-    for path in Path(job.spool).glob("*.spans.jsonl"):
-        yield from decode.spans(decode.Lines(path))
-
-
 def spooled(job: Job) -> set[str]:
-    return {span["spanId"] for span in all_spans(job)}
+    return {span["spanId"] for span in Records(job.root).spans()}
 
 
 def spooled_logs(job: Job) -> int:

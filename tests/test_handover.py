@@ -23,8 +23,7 @@ from helpers import (
 from opentelemetry import trace
 
 from otel_stageio import Pipeline, RunRecord, StageIO, StagesRunning, begin_run, end_run, join_run, recover
-from otel_stageio.layout import Job
-from otel_stageio.otlp import decode
+from otel_stageio.testing import Records
 
 pytestmark = pytest.mark.usefixtures("no_terminal")
 
@@ -35,7 +34,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def spans(job: Path) -> list[dict[str, object]]:
-    return [span for path in Path(Job(job).spool).glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+    return Records(job).spans()
 
 
 def root_of(job: Path) -> dict[str, object]:

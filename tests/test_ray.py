@@ -19,8 +19,7 @@ from helpers import ROOT, environment, pipeline_log, read_manifest, write_script
 from stack import wait_until
 
 from otel_stageio import Pipeline, RunRecord, StageIO, join_run
-from otel_stageio.layout import Job
-from otel_stageio.otlp import decode
+from otel_stageio.testing import Records
 
 needs("ray")
 
@@ -52,7 +51,7 @@ def job(tmp_path: Path) -> Path:
 
 
 def spans(job: Path) -> list[dict[str, Any]]:
-    return [span for path in Path(Job(job).spool).glob("*.spans.jsonl") for span in decode.spans(decode.Lines(path))]
+    return Records(job).spans()
 
 
 def ran(job: Path) -> list[str]:

@@ -26,7 +26,7 @@ from otel_stageio.delivery.delivery import Delivery
 from otel_stageio.delivery.settings import endpoints
 from otel_stageio.delivery.shipper import push
 from otel_stageio.layout import Job, spooled_attempts
-from otel_stageio.otlp import decode
+from otel_stageio.testing import Records
 
 needs("ray")
 
@@ -160,11 +160,7 @@ def in_jaeger(jobs: list[Path], results: list[JobResult], endpoint: str, jaeger:
         assert push(Job(job), delivery).pending == {}
     delivery.close()
     for job, result in zip(jobs, results, strict=True):
-        written = {
-            span["spanId"]: span
-            for path in Path(Job(job).spool).glob("*.spans.jsonl")
-            for span in decode.spans(decode.Lines(path))
-        }
+        written = {span["spanId"]: span for span in Records(job).spans()}
         assert {span["traceId"] for span in written.values()} == {result.trace_id}
         arrived = partial(there, jaeger, result.trace_id, set(written))
         found = wait_until(arrived, what=f"trace {result.trace_id}")

@@ -132,7 +132,7 @@ def _ends_torn(path: StrPath, fd: int) -> bool:
     return False
 
 
-def replace(path: StrPath, content: bytes, temporary: str, *, durable: bool = False) -> None:
+def replace(path: StrPath, content: bytes, temporary: StrPath, *, durable: bool = False) -> None:
     """Replace a file as a whole: a reader sees the old content or the new, never a part.
 
     Args:

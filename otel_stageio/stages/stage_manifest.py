@@ -129,7 +129,7 @@ class StageManifest:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self._voice.record, indent=2, allow_nan=False)
-        replace(target, text.encode() + b"\n", str(target.parent))
+        replace(target, text.encode() + b"\n", target.parent)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over an existing manifest, if it is there and readable.

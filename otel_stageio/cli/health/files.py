@@ -98,7 +98,7 @@ def _rename(scratch: Path) -> Check:
     path = scratch / "replaced"
     path.write_bytes(b"old")
     with open(path, "rb") as reader:
-        replace(path, b"new", str(scratch))
+        replace(path, b"new", scratch)
         if (reader.read(), path.read_bytes()) == (b"old", b"new"):
             return Check("atomic rename", OK, "a file is replaced as a whole")
     return Check("atomic rename", ERROR, "a file that is replaced is not seen whole", "keep job directories elsewhere")
