@@ -147,10 +147,7 @@ def lives_elsewhere(job: Job, stage: str, attempt: int, lost_after: float) -> bo
     """
     if not birth_of(job.journal(stage, attempt)).elsewhere:
         return False
-    latest = 0
-    for path in files_of(job, stage, attempt):
-        with suppress(OSError):
-            latest = max(latest, os.stat(path).st_mtime_ns)
+    latest = _last_written_ns(files_of(job, stage, attempt))
     return 0 <= (runtime.clock.wall_ns() - latest) / 1e9 < lost_after / 2
 
 
@@ -222,13 +219,17 @@ def _silence(job: Job, files: Sequence[str]) -> float | None:
 
     By the clock of whoever keeps the files: the other host's clock and this one's may differ by more than the silence.
     """
+    latest = _last_written_ns(files)
+    return (file_clock_ns(job) - latest) / 1e9 if latest else None
+
+
+def _last_written_ns(files: Sequence[str]) -> int:
+    """When the latest of them was written to; 0 if none of them is there."""
     latest = 0
     for path in files:
-        try:
+        with suppress(OSError):
             latest = max(latest, os.stat(path).st_mtime_ns)
-        except OSError:
-            continue
-    return (file_clock_ns(job) - latest) / 1e9 if latest else None
+    return latest
 
 
 def file_clock_ns(job: Job) -> int:
