@@ -6,12 +6,20 @@ of it, and the SDK ends a span for good before anybody has written it.
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+try:
+    #: What `signal` wraps with enums, which until Python 3.13 raise and catch an exception for each handler that is no
+    #: number: nine times a stage.
+    plain_signal: Any = importlib.import_module("_signal")
+except ImportError:
+    plain_signal = signal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _holding = False
@@ -38,15 +46,15 @@ def held_signals() -> Iterator[None]:
     try:
         _holding = True
         for number in _SIGNALS:
-            answer = signal.getsignal(number)
+            answer = plain_signal.getsignal(number)
             if callable(answer):  # else the process dies of it, or does not care
                 answers[number] = answer
-                signal.signal(number, hold)
+                plain_signal.signal(number, hold)
         yield
     finally:
         for held, answer in answers.items():
-            if signal.getsignal(held) is hold:
-                signal.signal(held, answer)
+            if plain_signal.getsignal(held) is hold:
+                plain_signal.signal(held, answer)
         _holding = False
         if came:
             signal.raise_signal(came[0])

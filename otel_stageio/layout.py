@@ -156,6 +156,7 @@ _PLACES = {
     "spool": ".stageio/spool",
     "temporary": ".stageio/tmp",
     "open": ".stageio/open",
+    "locks": ".stageio/locks",
     "run_record": ".stageio/run.json",
     "former_runs": ".stageio/runs",
     "run_lock": ".stageio/run.lock",
@@ -182,6 +183,7 @@ class Job:
     spool: str
     temporary: str
     open: str
+    locks: str
     run_record: str
     former_runs: str
     run_lock: str
@@ -195,7 +197,8 @@ class Job:
     def __init__(self, base: StrPath) -> None:
         self.base = Path(base)
         #: ``root`` as text: by it jobs are told apart.
-        self.key = os.path.abspath(self.base)
+        self.key = os.path.abspath(base)
+        self._below = self.key.rstrip(os.sep) + os.sep
 
     def __getattr__(self, name: str) -> Any:
         """One of the places, made when it is first asked for. (A ``cached_property`` has a lock, which a fork may find
@@ -203,17 +206,17 @@ class Job:
         """
         if name != "root" and name not in _PLACES:
             raise AttributeError(f"a job has no {name!r}")
-        path = self.__dict__[name] = Path(self.key) if name == "root" else os.path.join(self.key, _PLACES[name])
+        path = self.__dict__[name] = Path(self.key) if name == "root" else self._below + _PLACES[name]
         return path
 
     def stage_dir(self, stage: str) -> str:
-        return os.path.join(self.key, directory_name(stage))
+        return self._below + directory_name(stage)
 
     def manifest(self, stage: str) -> str:
         return f"{self.stage_dir(stage)}/manifest.json"
 
     def directory_lock(self, stage: str) -> str:
-        return f"{self.machinery}/locks/{directory_name(stage)}.lock"
+        return f"{self.locks}/{directory_name(stage)}.lock"
 
     def journal(self, stage: str, attempt: int, signal: str = "logs") -> str:
         """``.stageio/spool/<stage>.<attempt>.<signal>.jsonl``; ``signal`` is ``logs``, ``spans`` or ``metrics``."""

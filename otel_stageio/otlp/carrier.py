@@ -30,10 +30,10 @@ def inject(context: SpanContext) -> dict[str, str]:
 def extract(environ: Mapping[str, str] | None = None) -> SpanContext | None:
     """The span handed over by the environment; None if there is none or it is malformed."""
     environ = os.environ if environ is None else environ
-    propagators = environ.get("OTEL_PROPAGATORS", "tracecontext")
-    if "tracecontext" not in propagators:
+    header = environ.get(ENV_TRACEPARENT)
+    if not header or "tracecontext" not in environ.get("OTEL_PROPAGATORS", "tracecontext"):
         return None
-    match = _TRACEPARENT.fullmatch(environ.get(ENV_TRACEPARENT, "").strip().lower())
+    match = _TRACEPARENT.fullmatch(header.strip().lower())
     if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
         return None
     trace_id, span_id = int(match[2], 16), int(match[3], 16)

@@ -7,6 +7,7 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +41,19 @@ def oom_kills() -> OomKills | None:
     return None
 
 
-def _files() -> list[str]:
-    found = []
+def _files() -> Iterator[str]:
     try:
         for line in os.fsdecode(read(_SELF)).splitlines():
             number, controllers, group = line.split(":", 2)
             if number == "0":
-                found.append(os.path.join(_ROOT, group.lstrip("/"), "memory.events"))
+                yield f"{_ROOT}{group.rstrip('/')}/memory.events"
             elif controllers == "memory":
-                found.append(os.path.join(_ROOT, "memory", group.lstrip("/"), "memory.oom_control"))
+                yield f"{_ROOT}/memory{group.rstrip('/')}/memory.oom_control"
     except (OSError, ValueError):
-        return []
+        return
     # In a container the path may be one of the host's; what is mounted there is the container's own group.
-    return [*found, os.path.join(_ROOT, "memory.events"), os.path.join(_ROOT, "memory", "memory.oom_control")]
+    yield f"{_ROOT}/memory.events"
+    yield f"{_ROOT}/memory/memory.oom_control"
 
 
 def _count(path: str) -> int | None:

@@ -10,6 +10,7 @@ between two looks are counted. One that nobody waits for is counted up to the la
 from __future__ import annotations
 
 import os
+import re
 import resource
 import threading
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from .kernel import read
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_DISK = re.compile(rb"\nread_bytes: (\d+)\nwrite_bytes: (\d+)")
 #: Each thread has its children in a file of its own: of a process with more threads than this they are looked for less
 #: often, every so many looks.
 _MANY_THREADS, _SELDOM = 32, 5
@@ -247,10 +249,10 @@ def _process(pid: int) -> tuple[Used, int, int] | None:
 def _disk(pid: int) -> tuple[int | None, int | None]:
     """Bytes (read, written) by a process and those it has waited for; another user's process keeps them to itself."""
     try:
-        fields = dict(line.split(b":") for line in read(f"/proc/{pid}/io").splitlines())
-        return int(fields[b"read_bytes"]), int(fields[b"write_bytes"])
-    except (OSError, ValueError, KeyError):
+        found = _DISK.search(read(f"/proc/{pid}/io"))
+    except OSError:
         return None, None
+    return (int(found[1]), int(found[2])) if found else (None, None)
 
 
 def used_by(pid: int) -> Used | None:

@@ -39,6 +39,8 @@ def _begin(
     job: Job, content: dict[str, Any], pipeline: str, implicit: bool, outside: SpanContext | None
 ) -> dict[str, Any]:
     """Put a new run at the top of ``content``; those before it are put away, or to ``earlier`` if they are not over."""
+    if not content:
+        _make_directories(job)
     previous = {key: item for key, item in content.items() if key not in ("earlier", "stage_attempts")}
     before = [*content.get("earlier", ()), *([previous] if previous else ())]
     now = runtime.clock.wall_ns()
@@ -68,6 +70,13 @@ def _begin(
     content.clear()
     content.update(run)
     return run
+
+
+def _make_directories(job: Job) -> None:
+    """Of a job's first run, those that its first stage needs: who finds one missing makes it, and takes longer."""
+    for directory in (job.spool, job.temporary, job.open, job.locks):
+        with suppress(OSError):
+            os.mkdir(directory)
 
 
 def _highest(job: Job) -> int:

@@ -33,8 +33,7 @@ class Console:
     def __init__(self, *, marked: bool = True) -> None:
         word = os.environ.get(ENV_CONSOLE, "auto").strip()
         self.off = word.lower() == "off"
-        self._plain = word.lower() != "auto" or os.environ.get("TERM", "dumb") in ("", "dumb")
-        self._colourless = bool(os.environ.get("NO_COLOR"))
+        self._auto = word.lower() == "auto"
         #: The stream that was asked last whether it shows colours, and its answer.
         self._asked: tuple[Any, bool] = (None, False)
         self._mark = f"{MARK}{word[len(_RELAY) :]} " if marked and word.startswith(_RELAY) else ""
@@ -92,12 +91,12 @@ class Console:
             _put(sys.stdout, _ERASE + line)
 
     def _is_terminal(self, stream: Any) -> bool:
-        return not self._plain and _is_a_tty(stream)
+        return self._auto and os.environ.get("TERM", "dumb") not in ("", "dumb") and _is_a_tty(stream)
 
     def _colours(self, stream: Any) -> bool:
         asked, answer = self._asked
         if asked is not stream:
-            answer = not self._colourless and self._is_terminal(stream)
+            answer = self._is_terminal(stream) and not os.environ.get("NO_COLOR")
             self._asked = (stream, answer)
         return answer
 

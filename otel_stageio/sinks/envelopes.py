@@ -20,16 +20,17 @@ from .spool import resource_text
 _WHOSE = (sc.PIPELINE_NAME, sc.PIPELINE_RUN_ID, sc.TASK_NAME)
 
 
-def own_envelopes(identity: Mapping[str, Any], capture: Capture, pid: int) -> tuple[Envelope, Envelope]:
-    """Of the log records and of the metrics of a stage that runs in this process."""
+def own_envelope(kind: str, identity: Mapping[str, Any], capture: Capture, pid: int | None = None) -> Envelope:
+    """Of the log records, or the metrics, of a stage that runs in this process.
+
+    Args:
+        pid: whose log records they are.
+    """
     about, schema = _own_resource(capture)
     whose = {key: identity[key] for key in _WHOSE}
-
-    def envelope(kind: str, attributes: dict[str, Any]) -> Envelope:
-        around = scope(sc.SCOPE_NAME, __version__, attributes)
-        return Envelope(kind, about, around, schema, sc.SCHEMA_URL)
-
-    return envelope("logs", {**whose, sc.PROCESS_PID: pid}), envelope("metrics", whose)
+    if pid is not None:
+        whose[sc.PROCESS_PID] = pid
+    return Envelope(kind, about, scope(sc.SCOPE_NAME, __version__, whose), schema, sc.SCHEMA_URL)
 
 
 def envelope_of(job: Job, stage: str, attempt: int, kind: str, started: Event | None = None) -> Envelope:

@@ -8,6 +8,7 @@ goes: beyond a certain length an attempt is named in short, and its whole record
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -100,8 +101,10 @@ def _indented(content: Any, end: str = "\n") -> str:
     kind = type(content)
     if kind is str:
         return _quote(content)
-    if kind is int:
-        return str(content)
+    if kind is int or (kind is float and math.isfinite(content)):
+        return repr(content)
+    if content is None:
+        return "null"
     within = end + "  "
     if kind is dict:
         pairs = [

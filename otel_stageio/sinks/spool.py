@@ -29,6 +29,8 @@ BATCH_BYTES = 32 * 1024
 BATCH_NS = 1_000_000_000
 DEFAULT_MAX = 512 * 1024 * 1024
 
+_NOBODYS = Envelope("logs", "{}", "{}")
+
 
 class Spool:
     """Attributes: ``dropped`` counts log records that the size cap kept out, ``failed`` lines the disk refused."""
@@ -56,7 +58,7 @@ class Spool:
         self._limit = limit
         self._job = job
         self._before = -1
-        self._envelope = Envelope("logs", "{}", "{}")
+        self._envelope = _NOBODYS
         self._span_envelopes: dict[tuple[int, int], tuple[object, object, Envelope]] = {}
         self._span_envelope: tuple[object, object, Envelope] = (None, None, self._envelope)  # the latest of them
         self.dropped = 0
@@ -70,10 +72,12 @@ class Spool:
         metrics = self._metrics.failed if self._metrics is not None else 0
         return self._journal.failed + self._spans.failed + metrics
 
-    @property
-    def journal_bytes(self) -> int:
-        """How much of the journal this process has written; more in the file means another process wrote as well."""
-        return self._journal.size
+    def others_wrote(self) -> bool | None:
+        """Whether another process has written to the journal as well; None if that cannot be told."""
+        try:
+            return os.fstat(self._journal.fd).st_size > self._journal.size
+        except OSError:
+            return None
 
     def event(self, record: str) -> bool:
         """Write one event now, after the log lines that came before it."""
@@ -201,12 +205,12 @@ def resource_text(resource: Resource, capture: Capture | None = None) -> str:
         capture: as for :func:`span_envelope`.
     """
     global _known
-    about = dict(resource.attributes)
     if capture is None:
-        return encode.resource(about)
+        return encode.resource(resource.attributes)
     known, innocent = _known, capture.redactor.innocent
     if known is not None and known.resource is resource and known.innocent is innocent:
         return known.text
+    about = dict(resource.attributes)
     captured = capture.attributes(about)
     text = encode.resource(captured)
     if captured == about and os.sep not in text:  # a path shows as its job has it

@@ -110,9 +110,11 @@ class Artifacts:
         Args:
             seconds: by default what the environment allows.
         """
-        if self.digests.tier == "off":
-            return
-        seconds = budget() if seconds is None else seconds
+        if self._looks and self.digests.tier != "off":
+            self._compute(budget() if seconds is None else seconds)
+        self.digests.save()
+
+    def _compute(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         wait_for(self.digests, deadline)
         for key in sorted(self._looks, key=lambda key: self._looks[key].size or 0):
@@ -132,7 +134,6 @@ class Artifacts:
                 self._altered.add(key)
                 found = not_computed(path, "it changed while the stage ran")
             self._found[key] = found
-        self.digests.save()
 
     def final(self) -> Iterator[dict[str, Any]]:
         """Attributes for each file of which size, presence or digest is not what was last recorded."""

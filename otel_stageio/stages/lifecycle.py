@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import delivery
 from ..ambient import open_pipelines, open_recorders
+from ..held import plain_signal
 from ..resources.tree import elsewhere
 from ..runs import run_end, run_file
 from ..runtime import host_name, never_raises, runtime
@@ -151,8 +152,8 @@ def _install_sigterm() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     try:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            _previous_handler = signal.signal(signal.SIGTERM, _on_sigterm)
+        if plain_signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            _previous_handler = plain_signal.signal(signal.SIGTERM, _on_sigterm)
             _sigterm_installed = True
     except (ValueError, OSError):
         pass
@@ -163,8 +164,8 @@ def _restore_sigterm() -> None:
     if not _sigterm_installed:
         return
     try:
-        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-            signal.signal(signal.SIGTERM, _previous_handler)
+        if plain_signal.getsignal(signal.SIGTERM) is _on_sigterm:
+            plain_signal.signal(signal.SIGTERM, _previous_handler)
         _sigterm_installed = False
     except ValueError:
         pass  # not the main thread: the next stage that ends there restores it

@@ -86,11 +86,12 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
         handed: run id of an owner in this process; that of one outside comes by :func:`join_run` or the environment.
     """
     job, stage = recorder.job, recorder.stage
-    close_dead(job)
+    joined = handed_over()
+    close_dead(job, owned=bool(handed or joined))
     active = trace.get_current_span().get_span_context()
     from_environment = carrier.extract()
-    joined = handed_over()
-    handed = handed or (joined.run_id if joined is not None else os.environ.get(sc.ENV_RUN_ID)) or None
+    given = os.environ.get(sc.ENV_RUN_ID)
+    handed = handed or (joined.run_id if joined is not None else given) or None
     outside = active if active.is_valid else from_environment
     before = runtime.clock.wall_ns() if runtime.clock.of_host else 0
     entry = runs.enter(job, stage, handed, outside, durable=durable)
@@ -101,7 +102,7 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
     links = []
     if not active.is_valid:
         # TRACEPARENT names our parent only if it came with this very run; else it is the parent of the whole run.
-        came_with_run = os.environ.get(sc.ENV_RUN_ID) == run.run_id
+        came_with_run = given == run.run_id
         root: SpanContext = span_context(run.trace_id, run.root_span_id)
         above = from_environment if came_with_run and from_environment is not None else root
         base = trace.set_span_in_context(trace.NonRecordingSpan(above), base)

@@ -22,7 +22,7 @@ from ..record.fold import Fold
 from ..resources import out_of_memory
 from ..runtime import never_raises, runtime
 from ..sinks.console import Console
-from ..sinks.envelopes import own_envelopes
+from ..sinks.envelopes import own_envelope
 from ..sinks.files import AppendFile
 from ..sinks.manifest_file import ManifestFile
 from ..sinks.spool import Spool, parse_size
@@ -111,8 +111,7 @@ class Recorder(Voice):
 
     def _address(self, pid: int) -> None:
         """Say whose the records are that this process writes."""
-        logs, self._metrics_envelope = own_envelopes(self._identity, self.capture, pid)
-        self.spool.address(logs)
+        self.spool.address(own_envelope("logs", self._identity, self.capture, pid))
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -216,7 +215,7 @@ class Recorder(Voice):
     def _write_metrics(self) -> None:
         points = self.usage.points()
         if points:
-            self.spool.metrics(self._metrics_envelope.line(points))
+            self.spool.metrics(own_envelope("metrics", self._identity, self.capture).line(points))
 
     def _used_in_all(self, status: str, elapsed: int, message: str | None) -> dict[str, Any]:
         """What the stage used; and its cause, if memory was what it lacked."""
@@ -248,13 +247,10 @@ class Recorder(Voice):
         """Take in what other processes wrote to this stage's journal: a program that joined it, forked workers."""
         with self.lock:
             self.spool.flush()
-            path = self.job.journal(self.stage, self.attempt)
-            try:
-                if os.stat(path).st_size <= self.spool.journal_bytes and not self._half_done:
-                    return
-            except OSError:
+            others = self.spool.others_wrote()
+            if others is None or not (others or self._half_done):
                 return
-            foreign = self._foreign(path)
+            foreign = self._foreign(self.job.journal(self.stage, self.attempt))
             for event in foreign[self._projected :]:
                 self._stage_span.show(event)
             self._projected = len(foreign)
