@@ -109,6 +109,20 @@ def test_a_directory_that_vanishes_comes_back_with_what_follows(records: Records
     assert records.manifest("asr")["status"] == "success"
 
 
+def test_a_record_outlives_its_journal(records: Records) -> None:
+    """Somebody removes the spool after a worker has written to it: what the worker said is lost, and no more."""
+    with StageIO("asr", records.job) as io:
+        io.add_config("model", "large-v3")
+        child = os.fork()
+        if not child:
+            io.add_config("worker", 1)
+            os._exit(0)
+        os.waitpid(child, 0)
+        shutil.rmtree(records.job / ".stageio" / "spool")
+    manifest = records.manifest("asr")
+    assert (manifest["stage"], manifest["status"], manifest["config"]) == ("asr", "success", {"model": "large-v3"})
+
+
 @pytest.mark.parametrize("link", ["logs", ".stageio", ".stageio/spool", ".stageio/open", ".stageio/locks", "06_asr"])
 def test_a_link_that_leads_nowhere_changes_nothing_for_the_stage(tmp_path: Path, link: str) -> None:
     """The scratch disk is not mounted."""

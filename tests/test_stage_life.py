@@ -333,6 +333,26 @@ def test_a_programs_own_sigterm_handler_is_respected_and_ours_is_taken_back(reco
     assert records.manifest("asr")["status"] == "success"
 
 
+def test_a_sigterm_handler_is_not_asked_what_it_is_equal_to(records: Records) -> None:
+    class Handler:
+        def __call__(self, *_: object) -> None:
+            pass
+
+        def __eq__(self, other: object) -> bool:
+            raise AttributeError("compares with its like alone")
+
+        __hash__ = object.__hash__
+
+    handler = Handler()
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with StageIO("asr", records.job):
+            assert signal.getsignal(signal.SIGTERM) is handler
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_forked_child_never_ends_its_parents_stage(records: Records) -> None:
     done = run_script(
         """
@@ -591,6 +611,16 @@ def test_handlers_that_were_there_show_no_more_than_before(
         root.removeHandler(handler)
     assert shown == ["loud"]
     assert "quiet" in records.log("asr")
+
+
+def test_what_is_done_to_the_root_loggers_handlers_ends_with_the_stage(records: Records) -> None:
+    with StageIO("demux", records.job):
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.ERROR)
+            handler.addFilter(lambda record: record.levelno >= logging.ERROR)
+    with StageIO("asr", records.job):
+        logging.getLogger("lib").info("said")
+    assert "said" in records.log("asr")
 
 
 def test_capture_can_be_left_out(records: Records) -> None:

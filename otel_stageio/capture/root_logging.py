@@ -25,7 +25,7 @@ class RootCapture:
         root = logging.getLogger()
         self._users = 0
         self._level = root.level
-        self._handler = _handler
+        self._handler = _RootHandler()
         self._quiet = _AsBefore(root.level)
         self._quieted = list(root.handlers)
         root.addHandler(self._handler)
@@ -111,9 +111,6 @@ class _RootHandler(LocklessHandler):
                 return True
             logger = logger.parent if logger.propagate else None
         return False
-
-
-_handler = _RootHandler()
 
 
 def _shown_by(handlers: Iterable[logging.Handler]) -> bool:

@@ -77,15 +77,10 @@ def _told(dead: Mapping[str, str] | None) -> dict[str, str]:
 
 
 @never_raises(list)
-def close_dead(job: Job, *, owned: bool = False) -> list[str]:
-    """Close the dead stages of a job and leave its idle runs open: what a stage or a pipeline does before it begins.
-
-    Args:
-        owned: whether the run that a stage belongs to was handed to it: who began that has closed what was dead then.
-    """
+def close_dead(job: Job) -> list[str]:
+    """Close the dead stages of a job and leave its idle runs open: what a stage or a pipeline does before it begins."""
     closed = _close_stages(job, unfinished(job), life.LOST_AFTER)
-    if not owned:
-        _close_runs(job, life.LOST_AFTER, idle=False)
+    _close_runs(job, life.LOST_AFTER, idle=False)
     return closed
 
 

@@ -72,12 +72,12 @@ class Spool:
         metrics = self._metrics.failed if self._metrics is not None else 0
         return self._journal.failed + self._spans.failed + metrics
 
-    def others_wrote(self) -> bool | None:
-        """Whether another process has written to the journal as well; None if that cannot be told."""
+    def others_wrote(self) -> bool:
+        """Whether another process has written to the journal as well."""
         try:
             return os.fstat(self._journal.fd).st_size > self._journal.size
         except OSError:
-            return None
+            return False
 
     def event(self, record: str) -> bool:
         """Write one event now, after the log lines that came before it."""

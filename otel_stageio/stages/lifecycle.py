@@ -152,7 +152,8 @@ def _install_sigterm() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     try:
-        if plain_signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        answer = plain_signal.getsignal(signal.SIGTERM)
+        if isinstance(answer, int) and answer == signal.SIG_DFL:
             _previous_handler = plain_signal.signal(signal.SIGTERM, _on_sigterm)
             _sigterm_installed = True
     except (ValueError, OSError):

@@ -86,11 +86,10 @@ def enter(recorder: Recorder, handed: str | None, attributes: Mapping[str, Any],
         handed: run id of an owner in this process; that of one outside comes by :func:`join_run` or the environment.
     """
     job, stage = recorder.job, recorder.stage
-    joined = handed_over()
-    close_dead(job, owned=bool(handed or joined))
+    close_dead(job)
     active = trace.get_current_span().get_span_context()
     from_environment = carrier.extract()
-    given = os.environ.get(sc.ENV_RUN_ID)
+    joined, given = handed_over(), os.environ.get(sc.ENV_RUN_ID)
     handed = handed or (joined.run_id if joined is not None else given) or None
     outside = active if active.is_valid else from_environment
     before = runtime.clock.wall_ns() if runtime.clock.of_host else 0

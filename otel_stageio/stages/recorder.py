@@ -247,13 +247,12 @@ class Recorder(Voice):
         """Take in what other processes wrote to this stage's journal: a program that joined it, forked workers."""
         with self.lock:
             self.spool.flush()
-            others = self.spool.others_wrote()
-            if others is None or not (others or self._half_done):
+            if not (self._half_done or self.spool.others_wrote()):
                 return
             foreign = self._foreign(self.job.journal(self.stage, self.attempt))
             for event in foreign[self._projected :]:
                 self._stage_span.show(event)
-            self._projected = len(foreign)
+            self._projected = max(self._projected, len(foreign))
 
     @never_raises()
     def examine(self, seconds: float | None = None) -> None:
@@ -271,18 +270,20 @@ class Recorder(Voice):
         return self._fold.record
 
     def _foreign(self, path: str) -> list[Event]:
-        """Fold a journal anew. Returns the events of other processes in it."""
-        self._fold = Fold()
-        self._losses.folded_anew()
-        foreign = []
+        """Fold a journal anew, unless somebody has removed it. Returns the events of other processes in it."""
+        fold, foreign, own_end = Fold(), [], self._own_end
         for scope, record in decode.log_records(decode.Lines(path)):
             event = decode.event_of(record)
             if event is not None:
-                self._fold.apply(event)
+                fold.apply(event)
                 if scope.get(sc.PROCESS_PID) != self.pid:
                     foreign.append(event)
                 elif event.name == sc.EVENT_ENDED:
-                    self._own_end = event.attributes
+                    own_end = event.attributes
+        if not fold.started_ns:  # what it said is known here alone
+            return []
+        self._fold, self._own_end = fold, own_end
+        self._losses.folded_anew()
         return foreign
 
     @never_raises()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -90,13 +89,12 @@ def _sigterm_is_ours() -> Iterator[None]:
 
 def _where() -> dict[str, str]:
     """With the names that Ray's own tracing has."""
-    return {**_worker(), sc.RAY_TASK_ID: ray.get_runtime_context().get_task_id() or ""}
-
-
-@functools.cache
-def _worker() -> dict[str, str]:
     context = ray.get_runtime_context()
-    return {sc.RAY_NODE_ID: context.get_node_id(), sc.RAY_WORKER_ID: context.get_worker_id()}
+    return {
+        sc.RAY_NODE_ID: context.get_node_id(),
+        sc.RAY_TASK_ID: context.get_task_id() or "",
+        sc.RAY_WORKER_ID: context.get_worker_id(),
+    }
 
 
 def _run_program(io: StageIO, stage: RayStage, job: str, params: Mapping[str, Any], resume: bool) -> Outcome:
