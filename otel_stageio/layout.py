@@ -195,9 +195,9 @@ class Job:
     digests: str
 
     def __init__(self, base: StrPath) -> None:
-        self.base = Path(base)
+        self.base: Path = Path(base)
         #: ``root`` as text: by it jobs are told apart.
-        self.key = os.path.abspath(base)
+        self.key: str = os.path.abspath(base)
         self._below = self.key.rstrip(os.sep) + os.sep
 
     def __getattr__(self, name: str) -> Any:

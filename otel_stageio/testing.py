@@ -38,8 +38,8 @@ class FixedClock(Clock):
     of_host = False
 
     def __init__(self, start_ns: int = 1_764_238_272_000_000_000, tick_ns: int = 0) -> None:
-        self.wall = start_ns
-        self.monotonic = 1_000_000_000
+        self.wall: int = start_ns
+        self.monotonic: int = 1_000_000_000
         self.tick_ns = tick_ns
 
     def wall_ns(self) -> int:

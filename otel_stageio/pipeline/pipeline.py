@@ -45,7 +45,7 @@ class StageFailed(Exception):
     def __init__(self, result: CommandResult) -> None:
         super().__init__(f"stage {result.stage}: {result.message or result.status}")
         self.result = result
-        self.stage = result.stage
+        self.stage: str = result.stage
 
 
 class Pipeline:
@@ -78,10 +78,10 @@ class Pipeline:
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"a pipeline needs a name, not {name!r}")
-        self.job_dir = os.fspath(job_dir)
+        self.job_dir: str = os.fspath(job_dir)
         self._job = Job(job_dir)
         self._capture = Capture(self._job)
-        self.name = self._capture.string(name)
+        self.name: str = self._capture.string(name)
         self._planned = [self._capture.string(stage) for stage in stages or ()]
         self._attributes = self._capture.attributes(attributes or {})
         self._resume = resume or resume_is_on()

@@ -32,6 +32,8 @@ from .stage_paths import StagePaths
 from .step import Step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..resume.decide import Decision
 
 PathT = TypeVar("PathT", bound="str | os.PathLike[str]")
@@ -73,18 +75,18 @@ class StageIO(StagePaths):
         attributes: Mapping[str, Any] | None = None,
         capture_logging: bool | None = None,
     ) -> None:
-        self.stage_name = canonical(stage_name)
-        self.stage_number = stage_number(self.stage_name)
+        self.stage_name: str = canonical(stage_name)
+        self.stage_number: int = stage_number(self.stage_name)
         if output_base is None:
             joined = ambient.handed()
             output_base = joined.job if joined is not None else os.environ.get(sc.ENV_OUTPUT_DIR, "out")
         self._job = Job(os.fspath(output_base))
-        self.output_base = self._job.base
-        self.stage_dir = self.output_base / directory_name(self.stage_name)
-        self.stage_log = self.stage_dir / "stage.log"
-        self.logs_dir = self.output_base / "logs"
+        self.output_base: Path = self._job.base
+        self.stage_dir: Path = self.output_base / directory_name(self.stage_name)
+        self.stage_log: Path = self.stage_dir / "stage.log"
+        self.logs_dir: Path = self.output_base / "logs"
         self.enable_manifest = enable_manifest
-        self.manifest_path = self.stage_dir / "manifest.json"
+        self.manifest_path: Path = self.stage_dir / "manifest.json"
         self._capture_logging = capture_logging
         self._root_capture: RootCapture | None = None
         self._handler: StageHandler | None = None

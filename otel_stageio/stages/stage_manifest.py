@@ -78,7 +78,7 @@ class StageManifest:
     def __init__(self, stage_name: str, stage_number: int, *, voice: Any = None) -> None:
         self.stage_name = stage_name
         self.stage_number = stage_number
-        self.start_time = datetime.datetime.now().astimezone()
+        self.start_time: datetime.datetime = datetime.datetime.now().astimezone()
         self._voice: Any = _Memory(stage_name, stage_number) if voice is None else voice
 
     @property

@@ -52,13 +52,13 @@ class RayStage:
         code: Any = None,
         **options: Any,
     ) -> None:
-        self.name = canonical(name)
-        self.function = what if callable(what) else None
+        self.name: str = canonical(name)
+        self.function: Callable[..., Any] | None = what if callable(what) else None
         self._takes = () if self.function is None else _parameters_of(self.function)
-        self.words = [] if callable(what) else command_words(what)
+        self.words: list[str] = [] if callable(what) else command_words(what)
         if isinstance(after, str):
             raise TypeError(f"after is a list of stages, not {after!r}")
-        self.after = None if after is None else tuple(canonical(stage) for stage in after)
+        self.after: tuple[str, ...] | None = None if after is None else tuple(canonical(stage) for stage in after)
         if max_retries < 0:
             raise ValueError(
                 f"max_retries must not be negative, not {max_retries!r}; Ray's -1, for ever, is not offered"
@@ -76,8 +76,8 @@ class RayStage:
         self.max_retries = max_retries
         self.retry_exceptions = retry_exceptions
         self.timeout = timeout
-        self.inputs = [os.fspath(path) for path in inputs]
-        self.outputs = [os.fspath(path) for path in outputs]
+        self.inputs: list[str] = [os.fspath(path) for path in inputs]
+        self.outputs: list[str] = [os.fspath(path) for path in outputs]
         self.code = code
         self.options = options
 
