@@ -326,6 +326,33 @@ def test_a_watch_closes_what_was_killed(root: Path, tmp_path: Path) -> None:
         shipping.stop()
 
 
+def test_the_word_to_stop_may_come_at_any_instruction_of_who_waits_for_it(tmp_path: Path) -> None:
+    """Thousands of times: with threading.Event a handler waits for ever, now and then, for what it has interrupted."""
+    script = write_script(
+        tmp_path / "waits.py",
+        """
+        import os, signal, time
+        from otel_stageio.delivery.stop import Stop
+
+        stop = Stop()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        own = os.getpid()
+        child = os.fork()
+        if not child:
+            while os.getppid() == own:
+                os.kill(own, signal.SIGTERM)
+                time.sleep(0.0001)  # else there is nothing but handlers
+        for _ in range(5_000):
+            while not stop.wait(0.00001):
+                pass
+            stop = Stop()
+        os.kill(child, signal.SIGKILL)
+        """,
+    )
+    done = run_command([sys.executable, script], cwd=tmp_path, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_watches_on_one_tree_send_everything_once(root: Path) -> None:
     with Receiver() as receiver:
         both = [Shipping(root, receiver.url) for _ in range(2)]

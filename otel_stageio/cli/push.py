@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -21,6 +20,7 @@ from ..delivery.delivery import Delivery, Report, add
 from ..delivery.outbox import Outbox
 from ..delivery.settings import Endpoint, endpoints
 from ..delivery.shipper import Shipment, Watch, push
+from ..delivery.stop import Stop
 from ..layout import Job
 from ..reading.job import CannotAnswer, check_job
 from ..reading.sent import words
@@ -85,7 +85,7 @@ def push_jobs(paths: Sequence[str], where: dict[str, Endpoint], since: float | N
     jobs = [Job(path) for path in paths]
     for job, path in zip(jobs, paths, strict=True):
         check_job(job, path)
-    stop = threading.Event()
+    stop = Stop()
     with _progress(jobs, where, since, again, quiet=json) as advance:
         delivery = Delivery(where, on_request=advance)
         with _stopping(stop, delivery):
@@ -129,7 +129,7 @@ def _progress(
 
 
 @contextmanager
-def _stopping(stop: threading.Event, delivery: Delivery) -> Iterator[None]:
+def _stopping(stop: Stop, delivery: Delivery) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the work after the request under way, so that nothing is sent and not noted."""
 
     def on_signal(_number: int, _frame: Any) -> None:
@@ -237,7 +237,7 @@ def watch_tree(root: str, where: dict[str, Endpoint]) -> None:
             unnoted.add(report.unnoted)
             complain(f"{os.path.relpath(job.root, root)}: {UNNOTED} once this ends: {report.unnoted}")
 
-    stop = threading.Event()
+    stop = Stop()
     delivery = Delivery(where, on_trouble=trouble)
     with _stopping(stop, delivery):
         places = ", ".join(dict.fromkeys(endpoint.place for endpoint in where.values()))

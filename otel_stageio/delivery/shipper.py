@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from ..runs import run_file
 from ..runtime import runtime
 from .delivery import Delivery, Report, add
 from .outbox import Outbox
+from .stop import Stop
 
 #: How long a one-time push waits for a receiver that answers "later", without anything being accepted, in seconds.
 PATIENCE = 60.0
@@ -54,7 +54,7 @@ def push(
     *,
     since: float | None = None,
     again: bool = False,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> Shipment:
     """Send what a job has pending; what died is closed first, so that its end goes out too.
 
@@ -67,7 +67,7 @@ def push(
         if os.access(job.spool, os.W_OK) and not os.path.islink(job.machinery):
             _recover(job)
         outbox = Outbox(job)
-        _push(outbox, delivery, total, since, again, stop or threading.Event())
+        _push(outbox, delivery, total, since, again, stop or Stop())
         pending = count_pending(outbox, delivery, since)
     except Exception as error:  # one job's trouble is not the next one's
         runtime.internal_error("push")
@@ -85,9 +85,7 @@ def _recover(job: Job) -> None:
         runtime.internal_error("recover")
 
 
-def _push(
-    outbox: Outbox, delivery: Delivery, total: Report, since: float | None, again: bool, stop: threading.Event
-) -> None:
+def _push(outbox: Outbox, delivery: Delivery, total: Report, since: float | None, again: bool, stop: Stop) -> None:
     """Until nothing is left, or nothing more is to be had."""
     progress = time.monotonic()
     begun = False
@@ -182,16 +180,16 @@ class Watch:
         #: Of jobs that are not over, so that each look need not read again how their journals begin.
         self._known: dict[str, Outbox] = {}
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Stop) -> None:
         while not stop.is_set():
             began = time.monotonic()
             self.look(stop)
             stop.wait(max(INTERVAL, _SHARE * (time.monotonic() - began)))
 
-    def look(self, stop: threading.Event | None = None) -> None:
+    def look(self, stop: Stop | None = None) -> None:
         """Once through the tree."""
         failing = self.delivery.failing()
-        stopped = stop or threading.Event()
+        stopped = stop or Stop()
         later = []
         self._look, self.jobs = self._look + 1, 0
         for path in find_jobs(self.root):
