@@ -58,7 +58,7 @@ _FORMS = [
     (re.compile(r"\b\d{8}_\d{6}\b"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "TIME"),
     (re.compile(r"TIME to TIME"), "TIME"),  # of what was over within the second
-    (re.compile(r"\bin \d+\.\d+s\b( \(\d+:\d\d:\d\d\))?"), "in DURATION"),  # of pytest
+    (re.compile(r"\bin \d+\.\d+s\b( \(\d+:\d\d:\d\d\))?"), "in DURATION"),  # pytest's, twice if long
     (re.compile(r"<?\b\d+(\.\d+)? (ns|µs|ms|s|min|h)\b( \d+ (s|min)\b)?"), "DURATION"),
     (re.compile(r"[ \t]+"), " "),
     (re.compile(r" ?([─━]+)"), "─"),

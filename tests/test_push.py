@@ -282,10 +282,14 @@ def test_a_watch_outlives_its_receiver_and_says_so_once(root: Path) -> None:
     assert err.count("Connection refused") <= 2  # once for traces, once for logs
 
 
-def removed(job: Path) -> bool:
-    """Whether `rm -rf` got rid of a job; what was noted in it meanwhile makes that fail, and then it is tried again."""
-    shutil.rmtree(job, ignore_errors=True)
-    return not job.exists()
+def remove(job: Path) -> None:
+    """As `rm -rf`; what is noted in the job meanwhile makes that fail, and then it is tried again."""
+
+    def gone() -> bool:
+        shutil.rmtree(job, ignore_errors=True)
+        return not job.exists()
+
+    wait_until(gone)
 
 
 def test_jobs_that_are_deleted_under_a_watch_are_no_trouble(root: Path) -> None:
@@ -294,10 +298,10 @@ def test_jobs_that_are_deleted_under_a_watch_are_no_trouble(root: Path) -> None:
         for number in range(30):
             path = make(root / f"job{number}")
             if number % 3:
-                wait_until(lambda: removed(path))  # noqa: B023
+                remove(path)
         wait_until(lambda: len([s for s in receiver.spans if s.name == "RUN films"]) >= 10)
         for path in root.iterdir():
-            wait_until(lambda: removed(path))  # noqa: B023
+            remove(path)
         make(root / "last")
         before = len(receiver.span_ids)
         wait_until(lambda: len(receiver.span_ids) >= before + 2)

@@ -40,7 +40,7 @@ def _begin(
 ) -> dict[str, Any]:
     """Put a new run at the top of ``content``; those before it are put away, or to ``earlier`` if they are not over."""
     if not content:
-        _make_directories(job)
+        _make_machinery(job)
     previous = {key: item for key, item in content.items() if key not in ("earlier", "stage_attempts")}
     before = [*content.get("earlier", ()), *([previous] if previous else ())]
     now = runtime.clock.wall_ns()
@@ -72,8 +72,8 @@ def _begin(
     return run
 
 
-def _make_directories(job: Job) -> None:
-    """Of a job's first run, those that its first stage needs: who finds one missing makes it, and takes longer."""
+def _make_machinery(job: Job) -> None:
+    """The directories that a stage's files of ours lie in. Who finds one missing makes it too, and takes longer."""
     for directory in (job.spool, job.temporary, job.open, job.locks):
         with suppress(OSError):
             os.mkdir(directory)
